@@ -1,0 +1,147 @@
+"""Batches cut out of whole tensors, without touching single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import skorch.dataset
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+
+class WeightedDataset(Dataset):
+    """A dataset of (X, y) whose rows also carry a weight: (X, y, sample_weight).
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        Of pairs (X, y).
+    sample_weight : array-like of shape (n_samples,)
+        One weight per row.
+    """
+
+    def __init__(self, dataset: Dataset, sample_weight: Any) -> None:
+        self.dataset = dataset
+        self.sample_weight = torch.as_tensor(sample_weight)
+
+    def __len__(self) -> int:
+        return len(self.sample_weight)
+
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        return *self.dataset[index], self.sample_weight[index]
+
+
+class TensorBatches:
+    """An iterator over the batches of a dataset that slices whole tensors.
+
+    What :class:`torch.utils.data.DataLoader` is to skorch, for data that lie in
+    memory as arrays or tensors: no row is fetched, converted or collated alone.
+    Any other dataset is handed to a DataLoader. The global random state is
+    neither read nor changed.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        What :class:`skorch.NeuralNet` passes to its iterators.
+    batch_size : int, default=1
+        Rows per batch; the last batch may have fewer.
+    shuffle : bool, default=False
+        Whether to draw a new order for every pass.
+    generator : torch.Generator, default=None
+        Source of the order. None: a new one of unpredictable seed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skorch.dataset import Dataset
+    >>> from sklearn_ewc.batches import TensorBatches
+    >>> data = Dataset(np.arange(6.0).reshape(3, 2), np.arange(3.0))
+    >>> [len(X) for X, y in TensorBatches(data, batch_size=2)]
+    [2, 1]
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if generator is None:
+            generator = torch.Generator()
+            generator.seed()
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        found = whole_tensors(self.dataset)
+        if found is None:
+            shuffle = self.shuffle and not isinstance(self.dataset, IterableDataset)
+            yield from DataLoader(
+                self.dataset, self.batch_size, shuffle=shuffle, generator=self.generator
+            )
+            return
+        tensors, rows = found
+        n_samples = _length(tensors[0]) if rows is None else len(rows)
+        if self.shuffle and n_samples > self.batch_size:  # a single batch needs no order
+            order = torch.randperm(n_samples, generator=self.generator)
+            rows = order if rows is None else rows[order]
+        for start in range(0, n_samples, self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            yield tuple(_taken(tensor, batch if rows is None else rows[batch]) for tensor in tensors)
+
+
+def whole_tensors(dataset: Any) -> tuple[tuple[Any, ...], Tensor | None] | None:
+    """Return the tensors behind a dataset and which of their rows it has.
+
+    Rows are None for all of them in order; the answer is None where a dataset
+    may do more than index (a subclass with its own ``__getitem__``).
+    """
+    if type(dataset) is TensorDataset:
+        return dataset.tensors, None
+    if type(dataset) is skorch.dataset.Dataset:
+        X, y = _as_tensors(dataset.X), _as_tensors(dataset.y)
+        if dataset.y is None:
+            y = torch.zeros(len(dataset), 1)  # as skorch's own placeholder
+        return None if X is None or y is None else ((X, y), None)
+    if type(dataset) is WeightedDataset:
+        found = whole_tensors(dataset.dataset)
+        if found is None or found[1] is not None:
+            return None
+        return (*found[0], dataset.sample_weight), None
+    if type(dataset) is Subset:
+        found = whole_tensors(dataset.dataset)
+        if found is None:
+            return None
+        tensors, rows = found
+        chosen = torch.as_tensor(np.asarray(dataset.indices))
+        return tensors, chosen if rows is None else rows[chosen]
+    return None
+
+
+def _as_tensors(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        converted = {key: _as_tensors(value) for key, value in data.items()}
+        return None if any(value is None for value in converted.values()) else converted
+    if isinstance(data, np.ndarray | Tensor):
+        return torch.as_tensor(data)
+    return None
+
+
+def _length(data: Any) -> int:
+    return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
+
+
+def _taken(data: Any, rows: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _taken(value, rows) for key, value in data.items()}
+    # a slice would be a view, and a module may overwrite its input in place
+    return data[rows].clone() if isinstance(rows, slice) else data[rows]

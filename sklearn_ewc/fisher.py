@@ -1,0 +1,138 @@
+"""Fisher diagonals: pure functions, (module, criterion, batches) -> dict of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .criterion import Criterion, curvature_cotangents, loss_cotangent
+from .per_sample import Rule, Tensors, fastest_rule, summed_gradient
+
+FISHER_KINDS = ("exact", "empirical", "batch")
+
+
+def diagonal_fisher(
+    module: nn.Module,
+    criterion: Criterion,
+    batches: Iterable[tuple[Any, ...]],
+    kind: str = "exact",
+) -> Tensors:
+    """Return one importance per parameter: a diagonal Fisher of the mean criterion.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Called with one batch of inputs (by keyword if they are a dict); returns
+        one tensor with samples along its first axis. Run in evaluation mode:
+        dropout is off and BatchNorm statistics neither follow nor move.
+    criterion : callable
+        ``criterion(output, target)``, the mean over samples of a loss, such as
+        ``torch.nn.MSELoss()``.
+    batches : iterable of (X, y) or (X, y, sample_weight)
+        Tensors (X: or a dict of them) on the module's device, samples along the
+        first axis. Seen once, one at a time: memory is bounded by one batch.
+        `sample_weight` has shape (n_samples,).
+    kind : {"exact", "empirical", "batch"}, default="exact"
+        Which estimator, with J_n = ∂f(x_n)/∂θ, H_n = ∂²ℓ_n/∂f² and the means
+        weighted by `sample_weight`:
+
+        - ``"exact"``: mean_n diag(J_nᵀ H_n J_n), the generalised Gauss–Newton
+          diagonal [1]_. For a criterion that is a negative log-likelihood this
+          is the Fisher information; for MSELoss with C outputs it is
+          (2/C) mean_n Σ_c (∂f_c/∂θ_i)². It needs the targets for their shape
+          only and does not vanish where the fit is perfect.
+        - ``"empirical"``: mean_n (∂ℓ_n/∂θ_i)², with the targets as they are.
+        - ``"batch"``: (∂ mean_n ℓ_n/∂θ_i)², one squared full-batch gradient.
+          Almost zero at an optimum, hence in need of a huge λ; there to
+          reproduce earlier work.
+
+        The best λ differs by orders of magnitude between them [2]_.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each parameter with ``requires_grad=True``, by its name in
+        ``module.named_parameters()``: a tensor of its shape and dtype, ≥ 0.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is unknown, there are no samples, or the weights sum to zero.
+    TypeError
+        If the module returns anything but one tensor.
+
+    References
+    ----------
+    .. [1] Martens, "New insights and perspectives on the natural gradient
+       method", JMLR 21 (2020), sections 8 and 9.
+    .. [2] van de Ven, "On the computation of the Fisher Information in
+       continual learning", arXiv 2502.11756 (2025).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_ewc import diagonal_fisher
+    >>> line = torch.nn.Linear(1, 1)
+    >>> X, y = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> diagonal_fisher(line, torch.nn.MSELoss(), [(X, y)])  # 2 mean(x²) and 2
+    {'weight': tensor([[10.]]), 'bias': tensor([2.])}
+    """
+    if kind not in FISHER_KINDS:
+        raise ValueError(f"unknown fisher {kind!r}; known are {', '.join(map(repr, FISHER_KINDS))}")
+    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
+    total = 0.0
+    rule: Rule | None = summed_gradient if kind == "batch" else None
+    with _evaluating(module):
+        for X, y, *weight in batches:
+            sample_weight = weight[0] if weight else None
+            cotangents = partial(_cotangents, kind, criterion, y, sample_weight)
+            rule = rule or fastest_rule(module, params, X, cotangents)
+            for name, contribution in rule(module, params, X, cotangents).items():
+                sums[name] += contribution
+            total += len(y) if sample_weight is None else float(sample_weight.sum())
+    if not total > 0:
+        raise ValueError("the Fisher needs at least one sample with a positive weight")
+    if kind == "batch":
+        return {name: (value / total).square() for name, value in sums.items()}
+    return {name: value / total for name, value in sums.items()}
+
+
+def _cotangents(
+    kind: str, criterion: Criterion, y: Tensor, sample_weight: Tensor | None, output: Tensor
+) -> list[Tensor]:
+    """Return the v_r, shaped like `output`, whose Jᵀv_r make up the Fisher.
+
+    All but ``"batch"`` square them, so that a weight enters by its root.
+    """
+    if kind == "exact":
+        cotangents = list(curvature_cotangents(criterion, output, y))
+    else:
+        cotangents = [loss_cotangent(criterion, output, y)]
+    if sample_weight is None:
+        return cotangents
+    factor = sample_weight if kind == "batch" else sample_weight.sqrt()
+    factor = factor.to(output.dtype).reshape(-1, *[1] * (output.ndim - 1))
+    return [factor * cotangent for cotangent in cotangents]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every part of the module into evaluation mode, and back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        if any(isinstance(part, nn.RNNBase) for part in module.modules()):
+            # cuDNN has no backward pass for recurrent layers in evaluation mode
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training

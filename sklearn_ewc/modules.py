@@ -1,0 +1,54 @@
+"""The module that learns when the user brings none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron with a linear output.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of input columns.
+    n_outputs : int, default=1
+        Number of output columns.
+    hidden_layer_sizes : sequence of int, default=(100,)
+        Width of each hidden layer, as in
+        :class:`sklearn.neural_network.MLPRegressor`; empty for a linear model.
+    activation : class of torch.nn.Module, default=torch.nn.ReLU
+        The nonlinearity after every hidden layer.
+
+    Examples
+    --------
+    >>> from sklearn_ewc import MLP
+    >>> MLP(3, hidden_layer_sizes=(4,))
+    MLP(
+      (layers): Sequential(
+        (0): Linear(in_features=3, out_features=4, bias=True)
+        (1): ReLU()
+        (2): Linear(in_features=4, out_features=1, bias=True)
+      )
+    )
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int = 1,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in hidden_layer_sizes:
+            layers += [nn.Linear(n_features, width), activation()]
+            n_features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(n_features, n_outputs))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Map inputs of shape (n_samples, n_features) to (n_samples, n_outputs)."""
+        return self.layers(X)

@@ -96,7 +96,9 @@ class TensorBatches:
             rows = order if rows is None else rows[order]
         for start in range(0, n_samples, self.batch_size):
             batch = slice(start, start + self.batch_size)
-            yield tuple(_taken(tensor, batch if rows is None else rows[batch]) for tensor in tensors)
+            yield tuple(
+                _taken(tensor, batch if rows is None else rows[batch]) for tensor in tensors
+            )
 
 
 def whole_tensors(dataset: Any) -> tuple[tuple[Any, ...], Tensor | None] | None:

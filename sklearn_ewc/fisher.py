@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -84,7 +84,7 @@ def diagonal_fisher(
     """
     if kind not in FISHER_KINDS:
         raise ValueError(f"unknown fisher {kind!r}; known are {', '.join(map(repr, FISHER_KINDS))}")
-    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    params: Tensors = {name: p for name, p in module.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
     total = 0.0
     rule: Rule | None = summed_gradient if kind == "batch" else None

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,6 +135,7 @@ class Quadratic:
         return Quadratic(self.reference, stiffness, pull, self.constant)
 
     def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
+        """Return the value at `params`, differentiable once."""
         names = self.reference.keys()
         missing = [name for name in names if name not in params]
         if missing:
@@ -145,7 +147,7 @@ class _QuadraticForm(torch.autograd.Function):
     """One node in the graph for all parameters, value and gradient in one pass."""
 
     @staticmethod
-    def forward(ctx, quadratic: Quadratic, *params: Tensor) -> Tensor:
+    def forward(ctx: Any, quadratic: Quadratic, *params: Tensor) -> Tensor:
         pull = list(quadratic.pull.values())
         shift = torch._foreach_sub(params, list(quadratic.reference.values()))
         gradient = torch._foreach_mul(shift, list(quadratic.stiffness.values()))
@@ -159,7 +161,7 @@ class _QuadraticForm(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return None, *torch._foreach_mul(ctx.saved_tensors, upstream)
 
 

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.metadata_routing import UNUSED
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
 from skorch.dataset import get_len, unpack_data
 from skorch.utils import to_tensor
-from sklearn.base import BaseEstimator
-from sklearn.utils.metadata_routing import UNUSED
 from torch import Tensor, nn
 
 from .batches import TensorBatches, WeightedDataset
 from .criterion import has_curvature, weighted_loss
 from .fisher import diagonal_fisher
-from .memory import Task
+from .memory import Memory, Task
 from .per_sample import module_output
 from .seeding import draw_seed, draws_random_numbers, seeded, task_generator, task_seed
 from .validation import TaskData
@@ -75,6 +75,11 @@ class EWCNet(NeuralNet, _DeclaresClasses):
     """
 
     __metadata_request__partial_fit = {"classes": UNUSED}
+
+    memory_: Memory
+    seed_: int
+    dtype_: Any
+    n_outputs_: int
 
     cuda_dependent_attributes_ = ["memory_"]
     history_ = _PrivatelyStored()
@@ -264,7 +269,7 @@ class EWCNet(NeuralNet, _DeclaresClasses):
                 raise self._diverged(loss)
             self.history.record_batch(f"{prefix}_loss", loss)
             if training:
-                self.history.record_batch("penalty", float(step["penalty"]))
+                self.history.record_batch("penalty", step["penalty"].item())
             self.history.record_batch(f"{prefix}_batch_size", get_len(X))
             self.notify("on_batch_end", batch=batch, training=training, **step)
             batch_count += 1
@@ -283,12 +288,12 @@ class EWCNet(NeuralNet, _DeclaresClasses):
         with nullcontext() if seed is None else seeded(seed, self.device):
             y_pred = self.infer(Xi, **fit_params)
         loss = self.get_loss(y_pred, yi, X=Xi, training=True, sample_weight=sample_weight)
-        penalty = 0.0
+        penalty = torch.zeros(())
         if self.ewc_lambda > 0 and self.n_tasks_ > 0:
             penalty = self.ewc_lambda * self.memory_.penalty(self._bare_module.named_parameters())
             loss = loss + penalty
         loss.backward()
-        return {"loss": loss, "y_pred": y_pred, "penalty": penalty}
+        return {"loss": loss, "y_pred": y_pred, "penalty": penalty.detach()}
 
     def validation_step(
         self, batch: Any, sample_weight: Tensor | None = None, **fit_params: Any
@@ -371,14 +376,12 @@ class EWCNet(NeuralNet, _DeclaresClasses):
         epochs = list(self.history_ or ())
         callbacks = [(callback, dict(vars(callback))) for _, callback in self._live_callbacks()]
         generator = self.random_state
-        position = (
-            generator.get_state() if isinstance(generator, np.random.RandomState) else None
-        )
+        position = generator.get_state() if isinstance(generator, np.random.RandomState) else None
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(attributes)
+            self.__dict__.clear()
+            self.__dict__.update(attributes)
             for part, state in states:
                 part.load_state_dict(state)
             if self.history_ is not None:
@@ -406,7 +409,7 @@ class EWCNet(NeuralNet, _DeclaresClasses):
             if name == "module" or name.startswith(("module__", "callbacks"))
         }
         super().set_params(**{k: v for k, v in params.items() if k not in waiting})
-        vars(self).update(waiting)
+        self.__dict__.update(waiting)
         self._params_to_validate.update(waiting)
         if self.initialized_ and any(name.startswith("callbacks") for name in waiting):
             self._initialize_callbacks()

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 Tensors = dict[str, Tensor]
+Params = Mapping[str, Tensor]
 Cotangents = Callable[[Tensor], list[Tensor]]
-Rule = Callable[[nn.Module, Tensors, Any, Cotangents], Tensors]
+Rule = Callable[[nn.Module, Params, Any, Cotangents], Tensors]
 
 _CHUNK = 2**24  # numbers that per-sample gradients may fill at a time
 
 
-def fastest_rule(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangents) -> Rule:
+def fastest_rule(module: nn.Module, params: Params, X: Any, cotangents: Cotangents) -> Rule:
     """Return the fastest rule that is right for the module, tried on the batch X."""
     if _is_layerwise(module, params, X):
         return layerwise
@@ -34,7 +35,7 @@ def fastest_rule(module: nn.Module, params: Tensors, X: Any, cotangents: Cotange
     return vectorised
 
 
-def layerwise(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangents) -> Tensors:
+def layerwise(module: nn.Module, params: Params, X: Any, cotangents: Cotangents) -> Tensors:
     """Sum over linear layers: with input a and output gradient δ, (δ²)ᵀ a² is the sum.
 
     True of a linear layer on two-dimensional input that the module uses once.
@@ -62,7 +63,7 @@ def layerwise(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangents
     return sums
 
 
-def vectorised(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangents) -> Tensors:
+def vectorised(module: nn.Module, params: Params, X: Any, cotangents: Cotangents) -> Tensors:
     """Sum over per-sample gradients from torch.func.vmap, a bounded number at a time."""
     with torch.no_grad():
         output = module_output(module, X)
@@ -71,7 +72,7 @@ def vectorised(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangent
     def gradient(row: Any, cotangent: Tensor) -> Tensors:
         def one_output(free: Tensors) -> Tensor:
             alone = _mapped(row, lambda x: x.unsqueeze(0))
-            args, kwargs = ((), alone) if isinstance(alone, Mapping) else ((alone,), {})
+            args, kwargs = ((), dict(alone)) if isinstance(alone, Mapping) else ((alone,), {})
             return functional_call(module, free, args, kwargs).squeeze(0)
 
         return vjp(one_output, free)[1](cotangent)[0]
@@ -86,7 +87,7 @@ def vectorised(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangent
     return sums
 
 
-def one_by_one(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangents) -> Tensors:
+def one_by_one(module: nn.Module, params: Params, X: Any, cotangents: Cotangents) -> Tensors:
     """Sum over one backward pass per sample, for modules that vmap cannot take."""
     with torch.no_grad():
         vectors = cotangents(module_output(module, X))
@@ -100,10 +101,10 @@ def one_by_one(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangent
     return sums
 
 
-def summed_gradient(module: nn.Module, params: Tensors, X: Any, cotangents: Cotangents) -> Tensors:
+def summed_gradient(module: nn.Module, params: Params, X: Any, cotangents: Cotangents) -> Tensors:
     """Return Σ_n Σ_r ∂(f_n · v_rn)/∂θ_i, not squared: what a mini-batch gradient adds up to."""
     output = module_output(module, X)
-    return _gradient(output, params, sum(cotangents(output.detach())))
+    return _gradient(output, params, torch.stack(cotangents(output.detach())).sum(0))
 
 
 def module_output(module: nn.Module, X: Any) -> Tensor:
@@ -114,7 +115,7 @@ def module_output(module: nn.Module, X: Any) -> Tensor:
     return output
 
 
-def _gradient(output: Tensor, params: Tensors, cotangent: Tensor) -> Tensors:
+def _gradient(output: Tensor, params: Params, cotangent: Tensor) -> Tensors:
     values = torch.autograd.grad(
         output,
         list(params.values()),
@@ -126,7 +127,7 @@ def _gradient(output: Tensor, params: Tensors, cotangent: Tensor) -> Tensors:
     return dict(zip(params, values, strict=True))
 
 
-def _linear_layers(module: nn.Module, params: Tensors) -> dict[str, nn.Linear]:
+def _linear_layers(module: nn.Module, params: Params) -> dict[str, nn.Linear]:
     """Return the linear layers that have trainable parameters, none of a subclass."""
     return {
         name: part
@@ -159,7 +160,7 @@ def _once_each(calls: dict[str, list[tuple[Tensor, Tensor]]], n_samples: int) ->
     )
 
 
-def _is_layerwise(module: nn.Module, params: Tensors, X: Any) -> bool:
+def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:
     """Tell whether linear layers, each used once, account for the whole gradient.
 
     The names and calls of the layers do not tell: a weight may also be used

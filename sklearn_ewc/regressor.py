@@ -8,10 +8,10 @@ import numpy as np
 import skorch.dataset
 import torch
 from numpy.typing import ArrayLike
-from skorch import NeuralNetRegressor
-from skorch.utils import is_dataset, to_numpy
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNetRegressor
+from skorch.utils import to_numpy
 from torch import Tensor
 
 from .batches import TensorBatches
@@ -369,7 +369,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         return data
 
     def _split_by_task(self, data: TaskData, task: Any) -> list[TaskData]:
-        if is_dataset(data.X):
+        if data.y is None:
             raise ValueError("a torch Dataset cannot be split by task: learn each by partial_fit")
         tasks = [data.rows(rows) for rows in rows_by_task(task, len(data.y))]
         for one in tasks:

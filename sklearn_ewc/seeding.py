@@ -67,7 +67,7 @@ def draws_random_numbers(module: nn.Module, X: Any, device: str | torch.device) 
     The pass works on copies of the buffers, so that BatchNorm does not see it.
     """
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    args, kwargs = ((), X) if isinstance(X, Mapping) else ((X,), {})
+    args, kwargs = ((), dict(X)) if isinstance(X, Mapping) else ((X,), {})
     with seeded(0, device), torch.no_grad():
         before = _generator_states(device)
         functional_call(module, buffers, args, kwargs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,7 @@ def check_settings(estimator: Any) -> None:
 
 def check_not_negative(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a finite number that is not negative."""
-    if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
+    if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 

@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.scenarios import curve_tasks
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tasks() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Four small tasks: the quarters of the demonstration's curve."""
+    return curve_tasks(40, seed=0)
+
+
+@pytest.fixture
+def table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A table of 90 rows: X, y and a task column of three labels in mixed order."""
+    rng = np.random.RandomState(0)
+    X = rng.randn(90, 3)
+    return X, X @ [1.0, -2.0, 0.5] + 0.1 * rng.randn(90), np.tile(["c", "a", "b"], 30)

@@ -15,7 +15,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks.scoring import ScoringBase
 from skorch.dataset import get_len, unpack_data
+from skorch.history import History
 from skorch.utils import to_tensor
 from torch import Tensor, nn
 
@@ -56,14 +58,6 @@ class _DeclaresClasses:
     __metadata_request__partial_fit = {"classes": None}
 
 
-class TaskScoring(PassthroughScoring):
-    """skorch's average of a batch value over an epoch; its best is the best of the task."""
-
-    def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Forget the best value of the task before."""
-        self.initialize()
-
-
 class EWCNet(NeuralNet, _DeclaresClasses):
     """A skorch net that learns tasks, each under the penalty of those before.
 
@@ -100,9 +94,9 @@ class EWCNet(NeuralNet, _DeclaresClasses):
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         return [
             ("epoch_timer", EpochTimer()),
-            ("train_loss", TaskScoring("train_loss", on_train=True)),
-            ("penalty", TaskScoring("penalty", lower_is_better=None, on_train=True)),
-            ("valid_loss", TaskScoring("valid_loss")),
+            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
+            ("penalty", PassthroughScoring("penalty", lower_is_better=None, on_train=True)),
+            ("valid_loss", PassthroughScoring("valid_loss")),
             ("print_log", PrintLog()),
         ]
 
@@ -192,7 +186,7 @@ class EWCNet(NeuralNet, _DeclaresClasses):
         train, valid = self.get_split_datasets(data.X, data.y, data.sample_weight)
         stochastic = self._rehearse(train)
         self.initialize_optimizer()
-        self.notify("on_train_begin", X=data.X, y=data.y)
+        self._begin_task(data)
         self._train(train, valid, stochastic)
         self.notify("on_train_end", X=data.X, y=data.y)
         self.memory_ = self.memory_.consolidate(self._finished_task(train, task_weight))
@@ -214,6 +208,21 @@ class EWCNet(NeuralNet, _DeclaresClasses):
             )
         self._set_training(True)
         return draws_random_numbers(self._bare_module, X, self.device)
+
+    def _begin_task(self, data: TaskData) -> None:
+        """Tell the callbacks, so that schedules and best scores start over with the task.
+
+        skorch's own would resume: they look back into the history, so they get
+        to see an empty one.
+        """
+        for _, callback in self.callbacks_:
+            if isinstance(callback, ScoringBase | PassthroughScoring):
+                callback.initialize()
+        history, self.history_ = self.history_, History()
+        try:
+            self.notify("on_train_begin", X=data.X, y=data.y)
+        finally:
+            self.history_ = history
 
     def check_output(self, output: Tensor, y: Tensor) -> None:
         """Raise unless the module's output has one row per sample."""

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.metadata_routing import UNUSED
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
 from skorch.callbacks.scoring import ScoringBase
@@ -26,69 +22,27 @@ from .criterion import has_curvature, weighted_loss
 from .fisher import diagonal_fisher
 from .memory import Memory, Task
 from .per_sample import module_output
-from .seeding import draw_seed, draws_random_numbers, seeded, task_generator, task_seed
+from .scaffold import ScikitNet
+from .seeding import draw_seed, draws_random_numbers, seeded, task_generator
 from .validation import TaskData
 
 
-class _PrivatelyStored:
-    """An attribute that skorch sets in ``__init__``, where scikit-learn wants parameters only.
-
-    Kept under a private name, which ``check_no_attributes_set_in_init`` ignores.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = f"_{name}"
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is not None and self.name in vars(instance):
-            return vars(instance)[self.name]
-        raise AttributeError(self.name)
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        vars(instance)[self.name] = value
-
-
-class _DeclaresClasses:
-    """Lets skorch undeclare the `classes` of ``partial_fit``, which a signature without it lacks.
-
-    scikit-learn reads these declarations from the last base class to the first,
-    and refuses to remove a name that no earlier one has added.
-    """
-
-    __metadata_request__partial_fit = {"classes": None}
-
-
-class EWCNet(NeuralNet, _DeclaresClasses):
+class EWCNet(ScikitNet):
     """A skorch net that learns tasks, each under the penalty of those before.
 
     The seam between skorch's training and :class:`~sklearn_ewc.Memory`: what a
     regressor needs and a classifier would need alike. Subclasses check what
-    users pass in, set ``memory_``, ``seed_``, ``dtype_`` and ``n_outputs_``, and
-    call :meth:`initialize` once and :meth:`learn_task` for every task, inside
-    :meth:`all_or_nothing`.
+    users pass in, set ``memory_`` and call :meth:`learn_task` for every task,
+    inside :meth:`all_or_nothing`.
     """
 
-    __metadata_request__partial_fit = {"classes": UNUSED}
-
-    memory_: Memory
-    seed_: int
-    dtype_: Any
-    n_outputs_: int
-
     cuda_dependent_attributes_ = ["memory_"]
-    history_ = _PrivatelyStored()
-    initialized_ = _PrivatelyStored()
-    virtual_params_ = _PrivatelyStored()
-
-    __repr__ = BaseEstimator.__repr__
+    memory_: Memory
 
     @property
     def n_tasks_(self) -> int:
         """Number of tasks learned since the last ``fit``."""
         return self.memory_.n_tasks
-
-    # ------------------------------------------------------------------
-    # Building: module, callbacks, iterators
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
@@ -99,57 +53,6 @@ class EWCNet(NeuralNet, _DeclaresClasses):
             ("valid_loss", PassthroughScoring("valid_loss")),
             ("print_log", PrintLog()),
         ]
-
-    def initialized_instance(self, instance_or_cls: Any, kwargs: dict[str, Any]) -> Any:
-        """Build a component as skorch does, but copy an instance that the user passed."""
-        instance = super().initialized_instance(instance_or_cls, kwargs)
-        return copy.deepcopy(instance) if instance is instance_or_cls else instance
-
-    def initialize_module(self) -> EWCNet:
-        """Build the module, seeded, in the sizes and the dtype of the data."""
-        settings = self._module_settings()
-        kwargs = {**self._sizes_left_open(), **self.get_params_for("module")}
-        with seeded(task_seed(self.seed_, 0), self.device):
-            module = self.initialized_instance(self.module, kwargs)
-        self.module_ = module.to(getattr(torch, np.dtype(self.dtype_).name))
-        self.module_settings_ = settings
-        return self
-
-    def _sizes_left_open(self) -> dict[str, Any]:
-        """Return the sizes of the data under the names that the module's signature knows."""
-        if isinstance(self.module, nn.Module):
-            return {}
-        n_features = getattr(self, "n_features_in_", None)
-        sizes = {
-            "n_features": n_features,
-            "in_features": n_features,
-            "n_outputs": self.n_outputs_,
-            "out_features": self.n_outputs_,
-            "hidden_layer_sizes": self.hidden_layer_sizes,
-        }
-        known = inspect.signature(self.module).parameters
-        return {name: size for name, size in sizes.items() if name in known and size is not None}
-
-    def _module_settings(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in self.get_params(deep=False).items()
-            if name in ("module", "hidden_layer_sizes") or name.startswith("module__")
-        }
-
-    def check_module_settings(self) -> None:
-        """Raise if parameters of the module were changed since it was built."""
-        now, then = self._module_settings(), self.module_settings_
-        changed = sorted(
-            name
-            for name in now.keys() | then.keys()
-            if name not in now or name not in then or not _same(now[name], then[name])
-        )
-        if changed:
-            raise ValueError(
-                f"{', '.join(changed)} changed since the module was built, and a new module "
-                "would lose what it has learned; call fit to start anew, or set it back"
-            )
 
     def get_iterator(
         self,
@@ -176,9 +79,6 @@ class EWCNet(NeuralNet, _DeclaresClasses):
         if not self.train_split:
             return dataset, None
         return self.train_split(dataset, *(() if y is None else (y,)), **fit_params)
-
-    # ------------------------------------------------------------------
-    # Learning a task
 
     def learn_task(self, data: TaskData, task_weight: float = 1.0) -> None:
         """Train one task under the penalty of the earlier ones, then consolidate it."""
@@ -368,71 +268,6 @@ class EWCNet(NeuralNet, _DeclaresClasses):
         """Record the task, counted from 1, beside skorch's epoch."""
         super().on_epoch_begin(net, *args, **kwargs)
         self.history.record("task", self.n_tasks_ + 1)
-
-    # ------------------------------------------------------------------
-    # State
-
-    @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
-        """Leave the net as it was before the block if the block raises anything."""
-        attributes = dict(vars(self))
-        tracked = [attributes.get(f"{name}_") for name in self._modules + self._criteria]
-        states = [
-            (part, {name: value.clone() for name, value in part.state_dict().items()})
-            for part in tracked
-            if isinstance(part, nn.Module)
-        ]
-        epochs = list(self.history_ or ())
-        callbacks = [(callback, dict(vars(callback))) for _, callback in self._live_callbacks()]
-        generator = self.random_state
-        position = generator.get_state() if isinstance(generator, np.random.RandomState) else None
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(attributes)
-            for part, state in states:
-                part.load_state_dict(state)
-            if self.history_ is not None:
-                self.history_[:] = epochs
-            for callback, values in callbacks:
-                vars(callback).clear()
-                vars(callback).update(values)
-            if position is not None:
-                generator.set_state(position)
-            raise
-
-    def _live_callbacks(self) -> list[tuple[str, Any]]:
-        return getattr(self, "callbacks_", [])
-
-    def set_params(self, **params: Any) -> EWCNet:
-        """Set parameters, also nested ones such as ``module__activation``.
-
-        What would rebuild the module (``module``, ``module__…``,
-        ``hidden_layer_sizes``) waits for the next ``fit``; everything else takes
-        effect with the next task.
-        """
-        waiting = {
-            name: value
-            for name, value in params.items()
-            if name == "module" or name.startswith(("module__", "callbacks"))
-        }
-        super().set_params(**{k: v for k, v in params.items() if k not in waiting})
-        self.__dict__.update(waiting)
-        self._params_to_validate.update(waiting)
-        if self.initialized_ and any(name.startswith("callbacks") for name in waiting):
-            self._initialize_callbacks()
-        return self
-
-    def _get_param_names(self) -> list[str]:
-        return [name for name in super()._get_param_names() if not name.startswith("_")]
-
-
-def _same(a: Any, b: Any) -> bool:
-    try:
-        return a is b or bool(a == b)
-    except (TypeError, ValueError, RuntimeError):  # arrays have no single truth
-        return False
 
 
 def _stopped_early(interrupt: KeyboardInterrupt) -> bool:

@@ -293,6 +293,15 @@ def test_what_would_rebuild_the_module_waits_for_fit_and_never_drops_the_memory(
     assert len(parameters(net)) != len(before) or "activation" in str(change)
 
 
+def test_a_setting_of_the_module_can_be_set_back(table):
+    X, y, _ = table
+    net = quick(module__activation=nn.Tanh).fit(X, y)
+    net.set_params(module__activation=nn.ReLU, hidden_layer_sizes=(9,))
+    net = pickle.loads(pickle.dumps(net))
+    net.set_params(module__activation=nn.Tanh, hidden_layer_sizes=(8,)).partial_fit(X, y)
+    assert net.n_tasks_ == 2
+
+
 def test_an_unknown_parameter_is_named():
     with pytest.raises(ValueError, match="ewc_lamda"):
         EWCRegressor().set_params(ewc_lamda=1.0)
@@ -316,7 +325,8 @@ def test_a_regressor_has_no_probabilities():
 @pytest.mark.parametrize("module", ["joblib", "pickle"])
 def test_a_round_trip_between_tasks_changes_nothing(tasks, module, tmp_path):
     (X0, y0), (X1, y1), *_ = tasks
-    net = quick(module__activation=nn.Tanh).partial_fit(X0, y0)
+    net = quick(module=nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1)))
+    net.partial_fit(X0, y0)
     if module == "pickle":
         copy = pickle.loads(pickle.dumps(net))
     else:

@@ -1,0 +1,183 @@
+"""A skorch net as scikit-learn wants its estimators: how it is built, set and rolled back."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.metadata_routing import UNUSED
+from skorch import NeuralNet
+from torch import nn
+
+from .seeding import seeded, task_seed
+
+
+class _PrivatelyStored:
+    """An attribute that skorch sets in ``__init__``, where scikit-learn wants parameters only.
+
+    Kept under a private name, which ``check_no_attributes_set_in_init`` ignores.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is not None and self.name in vars(instance):
+            return vars(instance)[self.name]
+        raise AttributeError(self.name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self.name] = value
+
+
+class _DeclaresClasses:
+    """Lets skorch undeclare the `classes` of ``partial_fit``, which a signature without it lacks.
+
+    scikit-learn reads these declarations from the last base class to the first,
+    and refuses to remove a name that no earlier one has added.
+    """
+
+    __metadata_request__partial_fit = {"classes": None}
+
+
+class ScikitNet(NeuralNet, _DeclaresClasses):
+    """A skorch net that passes scikit-learn's checks and loses nothing when it fails.
+
+    The module is built from a seed, in the sizes and the dtype of the data, and
+    is not built again behind the back of what it has learned. Subclasses set
+    ``seed_``, ``dtype_`` and ``n_outputs_`` before :meth:`initialize`, and have
+    the parameters `hidden_layer_sizes` and `random_state`.
+    """
+
+    __metadata_request__partial_fit = {"classes": UNUSED}
+
+    seed_: int
+    dtype_: Any
+    n_outputs_: int
+
+    history_ = _PrivatelyStored()
+    initialized_ = _PrivatelyStored()
+    virtual_params_ = _PrivatelyStored()
+
+    __repr__ = BaseEstimator.__repr__
+
+    def initialized_instance(self, instance_or_cls: Any, kwargs: dict[str, Any]) -> Any:
+        """Build a component as skorch does, but copy an instance that the user passed."""
+        instance = super().initialized_instance(instance_or_cls, kwargs)
+        return copy.deepcopy(instance) if instance is instance_or_cls else instance
+
+    def initialize_module(self) -> ScikitNet:
+        """Build the module, seeded, in the sizes and the dtype of the data."""
+        kwargs = {**self._sizes_left_open(), **self.get_params_for("module")}
+        with seeded(task_seed(self.seed_, 0), self.device):
+            module = self.initialized_instance(self.module, kwargs)
+        self.module_ = module.to(getattr(torch, np.dtype(self.dtype_).name))
+        self.superseded_: dict[str, Any] = {}
+        return self
+
+    def _sizes_left_open(self) -> dict[str, Any]:
+        """Return the sizes of the data under the names that the module's signature knows."""
+        if isinstance(self.module, nn.Module):
+            return {}
+        n_features = getattr(self, "n_features_in_", None)
+        sizes = {
+            "n_features": n_features,
+            "in_features": n_features,
+            "n_outputs": self.n_outputs_,
+            "out_features": self.n_outputs_,
+            "hidden_layer_sizes": self.hidden_layer_sizes,
+        }
+        known = inspect.signature(self.module).parameters
+        return {name: size for name, size in sizes.items() if name in known and size is not None}
+
+    def check_module_settings(self) -> None:
+        """Raise if parameters of the module were changed since it was built."""
+        if self.superseded_:
+            raise ValueError(
+                f"{', '.join(sorted(self.superseded_))} changed since the module was built, and "
+                "a new module would lose what it has learned; set it back, or call fit to start "
+                "anew"
+            )
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Leave the net as it was before the block if the block raises anything."""
+        attributes = dict(vars(self))
+        tracked = [attributes.get(f"{name}_") for name in self._modules + self._criteria]
+        states = [
+            (part, {name: value.clone() for name, value in part.state_dict().items()})
+            for part in tracked
+            if isinstance(part, nn.Module)
+        ]
+        epochs = list(self.history_ or ())
+        callbacks = [(callback, dict(vars(callback))) for _, callback in self._live_callbacks()]
+        generator = self.random_state
+        position = generator.get_state() if isinstance(generator, np.random.RandomState) else None
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(attributes)
+            for part, state in states:
+                part.load_state_dict(state)
+            if self.history_ is not None:
+                self.history_[:] = epochs
+            for callback, values in callbacks:
+                vars(callback).clear()
+                vars(callback).update(values)
+            if position is not None:
+                generator.set_state(position)
+            raise
+
+    def _live_callbacks(self) -> list[tuple[str, Any]]:
+        return getattr(self, "callbacks_", [])
+
+    def set_params(self, **params: Any) -> ScikitNet:
+        """Set parameters, also nested ones such as ``module__activation``.
+
+        What would rebuild the module (``module``, ``module__…``,
+        ``hidden_layer_sizes``) waits for the next ``fit``; everything else takes
+        effect with the next task.
+        """
+        waiting = {
+            name: value
+            for name, value in params.items()
+            if _shapes_module(name) or name.startswith("callbacks")
+        }
+        super().set_params(**{k: v for k, v in params.items() if k not in waiting})
+        if self.initialized_:
+            self._note_superseded({k: v for k, v in waiting.items() if _shapes_module(k)})
+        self.__dict__.update(waiting)
+        self._params_to_validate.update(name for name in waiting if "__" in name)
+        if self.initialized_ and any(name.startswith("callbacks") for name in waiting):
+            self._initialize_callbacks()
+        return self
+
+    def _note_superseded(self, changes: dict[str, Any]) -> None:
+        """Keep the values that the module was built with, of those that no longer hold."""
+        superseded = dict(self.superseded_)
+        for name, value in changes.items():
+            built_with = superseded.pop(name, vars(self).get(name))
+            if not _same(value, built_with):
+                superseded[name] = built_with
+        self.superseded_ = superseded
+
+    def _get_param_names(self) -> list[str]:
+        return [name for name in super()._get_param_names() if not name.startswith("_")]
+
+
+def _shapes_module(name: str) -> bool:
+    return name in ("module", "hidden_layer_sizes") or name.startswith("module__")
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return a is b or bool(a == b)
+    except (TypeError, ValueError, RuntimeError):  # arrays have no single truth
+        return False

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.scenarios import curve_tasks
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("deterministic", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("deterministic")
 
 
 @pytest.fixture

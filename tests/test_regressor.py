@@ -29,23 +29,34 @@ class Float32Regressor(EWCRegressor):
     def partial_fit(self, X, y=None, sample_weight=None, task_weight=1.0):
         return super().partial_fit(_single(X), y, sample_weight, task_weight)
 
-    def predict(self, X):
-        return super().predict(_single(X))
+    def predict(self, X):  # in float64, as the checks want it, whatever X
+        return super().predict(_single(X)).astype(np.float64)
 
 
 def _single(X):
     return X.astype(np.float32) if getattr(X, "dtype", None) == np.float64 else X
 
 
+def expected_failures(estimator):
+    """None, but what float32 has no digits for: equality to 1e-7, its eps being 1.2e-7."""
+    if isinstance(estimator, Float32Regressor):
+        return {"check_sample_weight_equivalence_on_dense_data": "float32 has too few digits"}
+    return {}
+
+
+BRIEF = {"max_epochs": 50, "lr": 0.01}
+
+
 @parametrize_with_checks(
     [
         EWCRegressor(),
-        EWCRegressor(fisher="empirical"),
-        EWCRegressor(fisher="batch"),
-        EWCRegressor(store_tasks=False),
-        EWCRegressor(hidden_layer_sizes=(20, 10)),
-        Float32Regressor(),
-    ]
+        EWCRegressor(fisher="empirical", **BRIEF),
+        EWCRegressor(fisher="batch", **BRIEF),
+        EWCRegressor(store_tasks=False, **BRIEF),
+        EWCRegressor(hidden_layer_sizes=(20, 10), **BRIEF),
+        Float32Regressor(**BRIEF),
+    ],
+    expected_failed_checks=expected_failures,
 )
 def test_scikit_learns_own_check(estimator, check):
     check(estimator)
@@ -153,17 +164,20 @@ def test_task_weight_multiplies_lambda(tasks):
     torch.testing.assert_close(parameters(weighted), parameters(plain))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("fisher", ["exact", "empirical", "batch"])
-def test_a_weight_of_two_is_the_same_as_the_sample_twice(tasks, fisher):
+def test_a_weight_of_two_is_the_same_as_the_sample_twice(tasks, fisher, dtype):
     net = quick(batch_size=-1, fisher=fisher, ewc_lambda=100.0)
     twice = clone(net)
+    digits = np.finfo(dtype).eps * 1e4
     for X, y in tasks[:2]:
-        weight = np.arange(len(y)) % 3
+        X, weight = X.astype(dtype), np.arange(len(y)) % 3
         net.partial_fit(X, y, sample_weight=weight)
         twice.partial_fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
-    torch.testing.assert_close(parameters(net), parameters(twice), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(parameters(net), parameters(twice), rtol=digits, atol=digits)
     for name, value in net.memory_.tasks[1].fisher.items():
-        torch.testing.assert_close(value, twice.memory_.tasks[1].fisher[name])
+        expected = twice.memory_.tasks[1].fisher[name]
+        torch.testing.assert_close(value, expected, rtol=10 * digits, atol=digits)
 
 
 @pytest.mark.parametrize("store_tasks", [True, False])

@@ -139,24 +139,28 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         return getattr(self, "callbacks_", [])
 
     def set_params(self, **params: Any) -> ScikitNet:
-        """Set parameters, also nested ones such as ``module__activation``.
+        """Set parameters, also nested ones such as ``optimizer__weight_decay``.
 
         What would rebuild the module (``module``, ``module__…``,
-        ``hidden_layer_sizes``) waits for the next ``fit``; everything else takes
-        effect with the next task.
+        ``hidden_layer_sizes``, ``device``, ``compile``) waits for the next
+        ``fit``. Everything else takes effect with the next task; ``lr`` and
+        ``optimizer__…`` at once, where a callback sets them during training.
         """
-        waiting = {
-            name: value
-            for name, value in params.items()
-            if _shapes_module(name) or name.startswith("callbacks")
-        }
-        super().set_params(**{k: v for k, v in params.items() if k not in waiting})
+        nested = {name: value for name, value in params.items() if "__" in name}
+        known = self.get_params(deep=False)
+        for name in params.keys() - nested.keys() - known.keys():
+            raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
+        self._params_to_validate.update(nested)
         if self.initialized_:
-            self._note_superseded({k: v for k, v in waiting.items() if _shapes_module(k)})
-        self.__dict__.update(waiting)
-        self._params_to_validate.update(name for name in waiting if "__" in name)
-        if self.initialized_ and any(name.startswith("callbacks") for name in waiting):
-            self._initialize_callbacks()
+            self._validate_params()
+            self._note_superseded({k: v for k, v in params.items() if _shapes_module(k)})
+            self._apply_virtual_params(params)
+        self.__dict__.update({k: v for k, v in params.items() if not _is_momentary(k)})
+        if self.initialized_:
+            if any(name.startswith("callbacks") for name in params):
+                self._initialize_callbacks()
+            if any(name.startswith("criterion") for name in params):
+                self._initialize_criterion()
         return self
 
     def _note_superseded(self, changes: dict[str, Any]) -> None:
@@ -173,7 +177,12 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
 
 
 def _shapes_module(name: str) -> bool:
-    return name in ("module", "hidden_layer_sizes") or name.startswith("module__")
+    return name.startswith(("module", "compile")) or name in ("hidden_layer_sizes", "device")
+
+
+def _is_momentary(name: str) -> bool:
+    """Tell the settings of one group of a live optimizer, which the next one does not take."""
+    return name.startswith("optimizer__param_groups__")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,5 +1,9 @@
 """What all tests share."""
 
+import os
+
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # or one of check_estimator's checks is skipped
+
 import numpy as np
 import pytest
 import torch

@@ -15,9 +15,11 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import DataLoader
 
-from sklearn_ewc import EWCRegressor
+from sklearn_ewc import EWCRegressor, Memory
 
 
 class Float32Regressor(EWCRegressor):
@@ -314,6 +316,45 @@ def test_a_setting_of_the_module_can_be_set_back(table):
     net = pickle.loads(pickle.dumps(net))
     net.set_params(module__activation=nn.Tanh, hidden_layer_sizes=(8,)).partial_fit(X, y)
     assert net.n_tasks_ == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.5},
+        {"optimizer": torch.optim.SGD},
+        {"optimizer__weight_decay": 0.1},
+        {"optimizer__param_groups": [("layers.0*", {"lr": 0.5})]},
+        {"iterator_train__shuffle": False},
+        {"iterator_train": DataLoader},
+        {"criterion": nn.HuberLoss},
+        {"criterion": nn.HuberLoss, "criterion__delta": 0.1},
+        {"batch_size": 7},
+        {"max_epochs": 3},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_a_parameter_set_between_tasks_is_that_of_the_next_task(tasks, change):
+    (X0, y0), (X1, y1), *_ = tasks
+    net = quick().partial_fit(X0, y0).set_params(**change)
+    assert {name: net.get_params()[name] for name in change} == change
+    unchanged = quick().partial_fit(X0, y0).partial_fit(X1, y1)
+    net.partial_fit(X1, y1)
+    assert not torch.equal(parameters(net), parameters(unchanged))
+    other = clone(quick(**change)).partial_fit(X0, y0)
+    other.module_.load_state_dict(unchanged.memory_.tasks[0].anchor)
+    other.memory_ = Memory().consolidate(unchanged.memory_.tasks[0])
+    assert_same_parameters(net, other.partial_fit(X1, y1))
+
+
+def test_a_callback_can_change_the_learning_rate_during_training(tasks):
+    class Halves(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.set_params(lr=net.lr / 2)
+
+    net = quick(callbacks=[Halves()], optimizer=torch.optim.SGD, lr=1.0, max_epochs=3)
+    net.fit(*tasks[0])
+    assert net.lr == net.optimizer_.param_groups[0]["lr"] == 0.125
 
 
 def test_an_unknown_parameter_is_named():

@@ -57,7 +57,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         (n_samples, n_outputs).
     hidden_layer_sizes : tuple of int, default=(100,)
         Widths of the hidden layers of :class:`~sklearn_ewc.MLP`.
-    ewc_lambda : float, default=DEFAULT_LAMBDA
+    ewc_lambda : float, default=3.0
         λ, how much the old tasks count. At 1 an old task's loss counts, to second
         order, as much as the new one's; more holds on to the old tasks, less
         gives way to the new; 0 is plain training. It has no effect on the first
@@ -81,11 +81,11 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     optimizer : class of torch.optim.Optimizer, default=torch.optim.Adam
         A new one for every task, so that the momentum of one does not push the
         next.
-    lr : float, default=DEFAULT_LR
+    lr : float, default=1e-3
         Learning rate.
-    max_epochs : int, default=DEFAULT_EPOCHS
+    max_epochs : int, default=200
         Epochs per task.
-    batch_size : int, default=DEFAULT_BATCH
+    batch_size : int, default=32
         Samples per batch; -1 for all.
     iterator_train, iterator_valid : class, default=TensorBatches
         Iterators over batches, as in skorch. The default slices whole tensors
@@ -165,7 +165,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         module: Any = MLP,
         *,
         hidden_layer_sizes: tuple[int, ...] = (100,),
-        ewc_lambda: float = 10.0,
+        ewc_lambda: float = 3.0,
         fisher: str = "exact",
         damping: float = 0.01,
         store_tasks: bool = True,

@@ -4,7 +4,7 @@ Every cell is the R² on held-out samples after the last task, averaged over the
 tasks and over the seeds; the last column averages the scenarios. λ = 0 is plain
 training of one task after another; "joint" sees all tasks at once.
 
-Run: python examples/benchmarks/defaults.py [--seeds 3]
+Run: python examples/benchmarks/defaults.py [--seeds 3] [--lambdas …] [--dampings …]
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from scenarios import SCENARIOS
 
 from sklearn_ewc import EWCRegressor
 
-LAMBDAS = (1.0, 3.0, 10.0, 30.0, 100.0)
-DAMPINGS = (0.0, 0.01, 0.1)
 JOINT = "joint"
 
 
@@ -51,8 +49,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--lambdas", type=float, nargs="+", default=[1.0, 3.0, 10.0, 30.0, 100.0])
+    parser.add_argument("--dampings", type=float, nargs="+", default=[0.0, 0.01, 0.1])
     arguments = parser.parse_args()
-    settings = [(0.0, 0.0), (JOINT, 0.0), *itertools.product(LAMBDAS, DAMPINGS)]
+    settings = [(0.0, 0.0), (JOINT, 0.0), *itertools.product(arguments.lambdas, arguments.dampings)]
     jobs = [
         delayed(final_score)(make, seed, *setting)
         for setting in settings

@@ -141,7 +141,11 @@ def main():
     for name, one, settings in (
         (f"EWC, λ = {net.ewc_lambda:g}", net, None),
         ("no penalty", clone(net).set_params(ewc_lambda=0.0), None),
-        ("fisher='batch', λ by hand", by_hand, [{"ewc_lambda": 2 * value} for value in SEED_LAMBDAS]),
+        (
+            "fisher='batch', λ by hand",
+            by_hand,
+            [{"ewc_lambda": 2 * value} for value in SEED_LAMBDAS],
+        ),
     ):
         print(f"{name}: learning four tasks ", end="", flush=True)
         runs[name] = one, learn(one, train, grid, settings)

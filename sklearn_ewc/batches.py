@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 
-class WeightedDataset(Dataset):
+class WeightedDataset(skorch.dataset.Dataset):
     """A dataset of (X, y) whose rows also carry a weight: (X, y, sample_weight).
 
     Parameters
@@ -25,6 +25,8 @@ class WeightedDataset(Dataset):
 
     def __init__(self, dataset: Dataset, sample_weight: Any) -> None:
         self.dataset = dataset
+        # where skorch's scoring callbacks look for the data
+        self.X, self.y = getattr(dataset, "X", None), getattr(dataset, "y", None)
         self.sample_weight = torch.as_tensor(sample_weight)
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class TensorBatches:
 
     What :class:`torch.utils.data.DataLoader` is to skorch, for data that lie in
     memory as arrays or tensors: no row is fetched, converted or collated alone.
-    Any other dataset is handed to a DataLoader. The global random state is
+    Any other dataset, and any other option, is handed to a DataLoader. The global random state is
     neither read nor changed.
 
     Parameters
@@ -52,6 +54,11 @@ class TensorBatches:
         Whether to draw a new order for every pass.
     generator : torch.Generator, default=None
         Source of the order. None: a new one of unpredictable seed.
+    drop_last : bool, default=False
+        Whether to leave out a last batch that has fewer rows than the others.
+    **loader_options
+        Further options of a DataLoader, such as ``num_workers`` or
+        ``collate_fn``. With any of them it takes over.
 
     Examples
     --------
@@ -69,7 +76,11 @@ class TensorBatches:
         batch_size: int = 1,
         shuffle: bool = False,
         generator: torch.Generator | None = None,
+        drop_last: bool = False,
+        **loader_options: Any,
     ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be positive, or -1 for all, got {batch_size}")
         if generator is None:
             generator = torch.Generator()
             generator.seed()
@@ -77,16 +88,23 @@ class TensorBatches:
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.generator = generator
+        self.drop_last = drop_last
+        self.loader_options = loader_options
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)  # type: ignore[arg-type]
+        n_samples = len(self.dataset)  # type: ignore[arg-type]
+        return n_samples // self.batch_size if self.drop_last else -(-n_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        found = whole_tensors(self.dataset)
+        found = None if self.loader_options else whole_tensors(self.dataset)
         if found is None:
-            shuffle = self.shuffle and not isinstance(self.dataset, IterableDataset)
             yield from DataLoader(
-                self.dataset, self.batch_size, shuffle=shuffle, generator=self.generator
+                self.dataset,
+                self.batch_size,
+                shuffle=self.shuffle and not isinstance(self.dataset, IterableDataset),
+                generator=self.generator,
+                drop_last=self.drop_last,
+                **self.loader_options,
             )
             return
         tensors, rows = found
@@ -94,11 +112,25 @@ class TensorBatches:
         if self.shuffle and n_samples > self.batch_size:  # a single batch needs no order
             order = torch.randperm(n_samples, generator=self.generator)
             rows = order if rows is None else rows[order]
-        for start in range(0, n_samples, self.batch_size):
+        stop = n_samples - n_samples % self.batch_size if self.drop_last else n_samples
+        for start in range(0, stop, self.batch_size):
             batch = slice(start, start + self.batch_size)
             yield tuple(
                 _taken(tensor, batch if rows is None else rows[batch]) for tensor in tensors
             )
+
+
+def mean_weight(dataset: Any) -> float | None:
+    """Return the mean of the weights that the rows carry, None if they carry none."""
+    found = whole_tensors(dataset)
+    if found is not None:
+        tensors, rows = found
+        if len(tensors) < 3:
+            return None
+        return float((tensors[2] if rows is None else tensors[2][rows]).double().mean())
+    if isinstance(dataset, IterableDataset) or len(dataset) == 0 or len(dataset[0]) < 3:
+        return None
+    return sum(float(dataset[row][2]) for row in range(len(dataset))) / len(dataset)
 
 
 def whole_tensors(dataset: Any) -> tuple[tuple[Any, ...], Tensor | None] | None:

@@ -11,18 +11,43 @@ import copy
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import hessian, vmap
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+
+ELEMENTWISE = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.PoissonNLLLoss,
+)
+
+
+def check_shapes(criterion: Criterion, output: Tensor, target: Tensor) -> None:
+    """Raise ValueError where a criterion would broadcast in silence.
+
+    torch's elementwise losses turn (n,) against (n, 1) into (n, n). What shapes
+    another criterion wants is for it to say, but not this difference either.
+    """
+    same_numbers = output.shape == target.shape or output.numel() != target.numel()
+    if isinstance(criterion, ELEMENTWISE):
+        same_numbers = output.shape == target.shape
+    if not same_numbers:
+        raise ValueError(
+            f"module returned shape {tuple(output.shape)} for targets of shape "
+            f"{tuple(target.shape)}; they must be equal"
+        )
 
 
 def per_sample_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
     """Return the loss of each sample alone, shape (n_samples,)."""
     losses = _unreduced_loss(criterion, output, target)
     if losses is None:
-        alone = vmap(lambda o, t: criterion(o.unsqueeze(0), t.unsqueeze(0)))
-        return alone(output, target).reshape(len(output))
+        return _each_alone(criterion, output, target)
     losses = losses.reshape(len(output), -1)
     return losses.mean(1) if criterion.reduction == "mean" else losses.sum(1)  # type: ignore[attr-defined]
 
@@ -39,7 +64,23 @@ def weighted_loss(
     """
     if sample_weight is None:
         return criterion(output, target)
-    return (sample_weight * per_sample_loss(criterion, output, target)).mean()
+    losses = sample_weight * per_sample_loss(criterion, output, target)
+    return losses.sum() if getattr(criterion, "reduction", None) == "sum" else losses.mean()
+
+
+def is_mean_over_samples(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
+    """Tell whether the criterion on a batch is the mean of it on every sample alone.
+
+    A root mean squared error is not: it has no per-sample losses that a Fisher
+    could be made of. A sum over samples passes.
+    """
+    ones = torch.ones(len(output), dtype=output.dtype, device=output.device)
+    return torch.allclose(
+        criterion(output, target),
+        weighted_loss(criterion, output, target, ones),
+        rtol=1e-3,
+        equal_nan=True,
+    )
 
 
 @torch.enable_grad()
@@ -82,6 +123,16 @@ def has_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
     )
 
 
+def _each_alone(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
+    def alone(one_output: Tensor, one_target: Tensor) -> Tensor:
+        return criterion(one_output.unsqueeze(0), one_target.unsqueeze(0)).reshape(())
+
+    try:
+        return vmap(alone)(output, target)
+    except RuntimeError:  # control flow that depends on the data
+        return torch.stack([alone(*pair) for pair in zip(output, target, strict=True)])
+
+
 def _unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor | None:
     """Return the loss before its reduction, None if the criterion cannot tell."""
     if getattr(criterion, "reduction", None) not in ("mean", "sum"):
@@ -116,9 +167,19 @@ def _dense_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> I
     def loss(one_output: Tensor, one_target: Tensor) -> Tensor:
         return per_sample_loss(criterion, one_output.unsqueeze(0), one_target.unsqueeze(0)).sum()
 
-    curvature = vmap(hessian(loss))(output.detach(), target)
+    output = output.detach()
+    try:
+        curvature = vmap(hessian(loss))(output, target)
+    except RuntimeError:  # control flow that depends on the data
+        curvature = torch.stack(
+            [_hessian(loss, *pair) for pair in zip(output, target, strict=True)]
+        )
     n_samples, n_outputs = len(output), output[0].numel()
     values, vectors = torch.linalg.eigh(curvature.reshape(n_samples, n_outputs, n_outputs))
     root = vectors * values.clamp(min=0).sqrt().unsqueeze(1)
     for column in range(n_outputs):
         yield root[:, :, column].reshape(output.shape)
+
+
+def _hessian(loss: Criterion, one_output: Tensor, one_target: Tensor) -> Tensor:
+    return torch.autograd.functional.hessian(lambda o: loss(o, one_target), one_output)

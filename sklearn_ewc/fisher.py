@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .criterion import Criterion, curvature_cotangents, loss_cotangent
+from .criterion import Criterion, check_shapes, curvature_cotangents, loss_cotangent
 from .per_sample import Rule, Tensors, fastest_rule, summed_gradient
 
 FISHER_KINDS = ("exact", "empirical", "batch")
@@ -62,7 +62,8 @@ def diagonal_fisher(
     Raises
     ------
     ValueError
-        If `kind` is unknown, there are no samples, or the weights sum to zero.
+        If `kind` is unknown, there are no samples, the weights sum to zero, or
+        outputs and targets differ in shape where the criterion would broadcast.
     TypeError
         If the module returns anything but one tensor.
 
@@ -110,6 +111,7 @@ def _cotangents(
 
     All but ``"batch"`` square them, so that a weight enters by its root.
     """
+    check_shapes(criterion, output, y)
     if kind == "exact":
         cotangents = list(curvature_cotangents(criterion, output, y))
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -140,6 +140,8 @@ class Quadratic:
         missing = [name for name in names if name not in params]
         if missing:
             raise ValueError(f"params lacks parameters that the memory holds: {missing}")
+        if not names:
+            return torch.zeros(())
         return _QuadraticForm.apply(self, *(params[name] for name in names))
 
 
@@ -163,6 +165,42 @@ class _QuadraticForm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return None, *torch._foreach_mul(ctx.saved_tensors, upstream)
+
+
+class BoundPenalty:
+    """A memory's penalty on the parameters of one module, added to their gradients directly.
+
+    The same value and gradient as :meth:`Memory.penalty`, without a graph: three
+    passes over the parameters a step, and none for a value that nobody asks for.
+    """
+
+    def __init__(self, quadratic: Quadratic, params: Mapping[str, Tensor]) -> None:
+        self.quadratic = quadratic
+        self.params = params
+        self.terms = [
+            (params[name], reference, quadratic.stiffness[name], quadratic.pull[name])
+            for name, reference in quadratic.reference.items()
+        ]
+
+    @torch.no_grad()
+    def value(self) -> Tensor:
+        """Return the penalty, without λ."""
+        return self.quadratic(self.params)
+
+    @torch.no_grad()
+    def add_gradient(self, ewc_lambda: float) -> None:
+        """Add λ (S (θ − r) − M) to the ``.grad`` of every parameter that is being trained."""
+        terms = [term for term in self.terms if term[0].requires_grad]
+        if not terms:
+            return
+        params, reference, stiffness, pull = (list(column) for column in zip(*terms, strict=True))
+        for p in params:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        gradients = [p.grad for p in params]
+        shift = torch._foreach_sub(params, reference)
+        torch._foreach_addcmul_(gradients, shift, stiffness, value=ewc_lambda)
+        torch._foreach_sub_(gradients, pull, alpha=ewc_lambda)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,9 +299,37 @@ class Memory:
         ValueError
             If `params` lacks a parameter that the memory holds.
         """
-        if not self.quadratic.reference:
-            return torch.zeros(())
         return self._working(dict(params))
+
+    def to(self, device: str | torch.device) -> Memory:
+        """Return the same memory with its tensors on another device."""
+
+        def moved(tensors: Tensors) -> Tensors:
+            return {name: value.to(device) for name, value in tensors.items()}
+
+        q = self.quadratic
+        return replace(
+            self,
+            tasks=tuple(
+                replace(task, anchor=moved(task.anchor), fisher=moved(task.fisher))
+                for task in self.tasks
+            ),
+            quadratic=Quadratic(moved(q.reference), moved(q.stiffness), moved(q.pull), q.constant),
+        )
+
+    def bound(self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> BoundPenalty:
+        """Return the penalty tied to the parameters of one module, for many cheap steps.
+
+        Parameters
+        ----------
+        params : dict of str to Tensor, or iterable of such pairs
+            As for :meth:`penalty`; leaves of the graph.
+
+        Returns
+        -------
+        BoundPenalty
+        """
+        return BoundPenalty(self._working, dict(params))
 
     @cached_property
     def _working(self) -> Quadratic:

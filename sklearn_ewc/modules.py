@@ -16,7 +16,7 @@ class MLP(nn.Module):
         Number of input columns.
     n_outputs : int, default=1
         Number of output columns.
-    hidden_layer_sizes : sequence of int, default=(100,)
+    hidden_layer_sizes : int or sequence of int, default=(100,)
         Width of each hidden layer, as in
         :class:`sklearn.neural_network.MLPRegressor`; empty for a linear model.
     activation : class of torch.nn.Module, default=torch.nn.ReLU
@@ -39,10 +39,12 @@ class MLP(nn.Module):
         self,
         n_features: int,
         n_outputs: int = 1,
-        hidden_layer_sizes: Sequence[int] = (100,),
+        hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
+        if isinstance(hidden_layer_sizes, int):
+            hidden_layer_sizes = (hidden_layer_sizes,)
         layers: list[nn.Module] = []
         for width in hidden_layer_sizes:
             layers += [nn.Linear(n_features, width), activation()]

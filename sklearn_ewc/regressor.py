@@ -25,8 +25,8 @@ from .validation import (
     check_settings,
     checked_data,
     checked_inputs,
+    features_and_dtype,
     rows_by_task,
-    sizes_of_dataset,
 )
 
 
@@ -80,7 +80,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         The loss; a mean over samples.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.Adam
         A new one for every task, so that the momentum of one does not push the
-        next.
+        next. Adam runs in its fused variant, faster and the same up to rounding,
+        unless ``optimizer__fused=False`` or another variant is asked for.
     lr : float, default=1e-3
         Learning rate.
     max_epochs : int, default=200
@@ -97,7 +98,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         ``skorch.dataset.ValidSplit(5)``. None trains on everything.
     callbacks : list, default=None
         skorch callbacks. They are told of the beginning and the end of every
-        task by ``on_train_begin`` and ``on_train_end``.
+        task by ``on_train_begin`` and ``on_train_end``. A KeyboardInterrupt from
+        :class:`skorch.callbacks.EarlyStopping` (or a subclass) ends the task; any
+        other is Ctrl-C.
     predict_nonlinearity : callable, None or "auto", default="auto"
         As in skorch.
     warm_start : bool, default=False
@@ -130,9 +133,10 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     module_ : torch.nn.Module
         The network as it is now.
     history : skorch.history.History
-        A row per epoch, over all tasks: ``task`` (from 1), ``train_loss`` (what is
-        minimised, mean over batches), ``penalty`` (its part that is the memory's),
-        ``valid_loss`` (criterion alone) and what callbacks add.
+        A row per epoch, over all tasks: ``task`` (from 1), ``train_loss`` and
+        ``valid_loss`` (the criterion, mean over batches), ``penalty`` (λ times the
+        memory's, at the end of the epoch) and what callbacks add. The sum of
+        criterion and penalty is what is minimised.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -229,8 +233,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), dict of arrays, or Dataset
-            Inputs. Arrays may have more dimensions, for convolutions; a torch
-            Dataset yields pairs (x, y).
+            Inputs. Arrays may have more dimensions, for convolutions; whole numbers
+            become floating, but in a dict, where an embedding may want them. A
+            torch Dataset yields pairs (x, y), or (x, y, weight).
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets; None with a Dataset.
         task : array-like of shape (n_samples,), default=None
@@ -261,7 +266,11 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
             continued = self.warm_start and self.__sklearn_is_fitted__()
             data = self._checked(X, y, sample_weight, first=not continued)
             tasks = [data] if task is None else self._split_by_task(data, task)
-            self._forget(keep_module=continued)
+            if continued:
+                self.memory_ = Memory(store_tasks=self.store_tasks)
+                self.initialize_history()
+            else:
+                self.initialize()
             for one in tasks:
                 self.learn_task(one)
         return self
@@ -298,10 +307,11 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         """
         with self.all_or_nothing():
             check_not_negative("task_weight", task_weight)
-            first = not self.__sklearn_is_fitted__()
+            built = self.__sklearn_is_fitted__()
+            first = not built or self.n_tasks_ == 0
             data = self._checked(X, y, sample_weight, first=first)
-            if first:
-                self._forget(keep_module=False)
+            if not built:
+                self.initialize()
             self.learn_task(data, task_weight)
         return self
 
@@ -325,6 +335,18 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         predicted = to_numpy(torch.cat(outputs))
         return predicted.reshape(-1) if self.y_is_flat_ else predicted
 
+    def _get_predict_nonlinearity(self) -> Any:
+        """Return skorch's choice, but one column of probabilities and not two."""
+        if self.predict_nonlinearity == "auto" and isinstance(
+            self.criterion_, torch.nn.BCEWithLogitsLoss
+        ):
+            return torch.sigmoid
+        return super()._get_predict_nonlinearity()
+
+    def _target(self, y: Any) -> Tensor:
+        y = super()._target(y)
+        return y.unsqueeze(1) if y.ndim == 1 else y
+
     @property
     def predict_proba(self) -> Any:
         """Not there: skorch's nets have it, but a regressor has no classes."""
@@ -335,37 +357,44 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         tags.target_tags.multi_output = True
         return tags
 
-    def check_output(self, output: Tensor, y: Tensor) -> None:
-        """Raise unless the module's output is shaped like the targets.
+    def initialize(self) -> EWCRegressor:
+        """Build the module anew, with an empty memory.
 
-        torch's own losses would broadcast (n,) against (n, 1) to (n, n) without a
-        word. What a criterion of the user's wants is the user's to know.
+        `fit` and the first `partial_fit` do this. By hand, before ``load_params``
+        for example, sizes that only the data know have to be given:
+        ``module__n_features``. The module is then float32.
         """
-        super().check_output(output, y)
-        if isinstance(self.criterion_, torch.nn.modules.loss._Loss) and output.shape != y.shape:
-            raise ValueError(
-                f"module returned shape {tuple(output.shape)} for targets of shape "
-                f"{tuple(y.shape)}; they must be equal"
-            )
+        self.memory_ = Memory(store_tasks=self.store_tasks)
+        self.seed_ = base_seed(self.random_state)
+        if not hasattr(self, "dtype_"):
+            self.dtype_, self.y_is_flat_ = np.dtype(np.float32), True
+        return super().initialize()
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
         """Check parameters and data; the first task decides on sizes and dtype."""
         check_settings(self)
-        if not first:
+        built = self.__sklearn_is_fitted__() and (not first or self.n_tasks_ == 0)
+        if built:
             self.check_module_settings()
-            data = checked_data(self, X, y, sample_weight, self.dtype_)
-            if data.y is not None and data.y.shape[1] != self.n_outputs_:
+        data = checked_data(
+            self, X, y, sample_weight, dtype=self.dtype_ if built else None, first=first
+        )
+        n_outputs = 1 if data.target.ndim == 1 else data.target.shape[1]
+        if not first:
+            if n_outputs != self.n_outputs_:
                 raise ValueError(
-                    f"y has {data.y.shape[1]} outputs, but {type(self).__name__} was fitted "
-                    f"with {self.n_outputs_}"
+                    f"y has {n_outputs} outputs, but {type(self).__name__} was fitted with "
+                    f"{self.n_outputs_}"
                 )
             return data
-        data = checked_data(self, X, y, sample_weight, dtype=None)
+        self.n_outputs_, self.y_is_flat_ = n_outputs, data.target.ndim == 1
         if data.y is None:
-            self.n_features_in_, self.n_outputs_, self.dtype_ = sizes_of_dataset(X)
+            n_features, dtype = features_and_dtype(data.X)
+            self.__dict__.update({} if n_features is None else {"n_features_in_": n_features})
         else:
-            self.n_outputs_, self.dtype_ = data.y.shape[1], data.y.dtype
-        self.y_is_flat_ = data.y_is_flat
+            dtype = data.y.dtype
+        if not built:
+            self.dtype_ = dtype
         return data
 
     def _split_by_task(self, data: TaskData, task: Any) -> list[TaskData]:
@@ -375,12 +404,3 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         for one in tasks:
             one.check_weights()
         return tasks
-
-    def _forget(self, keep_module: bool) -> None:
-        """Empty the memory and the history, and build a new module unless told not to."""
-        self.memory_ = Memory(store_tasks=self.store_tasks)
-        self.seed_ = base_seed(self.random_state)
-        if keep_module:
-            self.initialize_history()
-        else:
-            self.initialize()

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import UNUSED
 from skorch import NeuralNet
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from .seeding import seeded, task_seed
 
@@ -60,6 +61,7 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
     seed_: int
     dtype_: Any
     n_outputs_: int
+    _params_to_validate: set[str]
 
     history_ = _PrivatelyStored()
     initialized_ = _PrivatelyStored()
@@ -86,14 +88,16 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         if isinstance(self.module, nn.Module):
             return {}
         n_features = getattr(self, "n_features_in_", None)
+        n_outputs = getattr(self, "n_outputs_", None)
         sizes = {
             "n_features": n_features,
             "in_features": n_features,
-            "n_outputs": self.n_outputs_,
-            "out_features": self.n_outputs_,
+            "n_outputs": n_outputs,
+            "out_features": n_outputs,
             "hidden_layer_sizes": self.hidden_layer_sizes,
         }
-        known = inspect.signature(self.module).parameters
+        filled_in = getattr(self.module, "keywords", {})  # by functools.partial
+        known = inspect.signature(self.module).parameters.keys() - filled_in.keys()
         return {name: size for name, size in sizes.items() if name in known and size is not None}
 
     def check_module_settings(self) -> None:
@@ -109,11 +113,13 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
     def all_or_nothing(self) -> Iterator[None]:
         """Leave the net as it was before the block if the block raises anything."""
         attributes = dict(vars(self))
-        tracked = [attributes.get(f"{name}_") for name in self._modules + self._criteria]
-        states = [
-            (part, {name: value.clone() for name, value in part.state_dict().items()})
-            for part in tracked
+        parts = [attributes.get(f"{name}_") for name in self._modules + self._criteria]
+        tensors = [
+            (tensor, tensor.detach().clone(), tensor.requires_grad)
+            for part in parts
             if isinstance(part, nn.Module)
+            for tensor in (*part.parameters(), *part.buffers())
+            if not is_lazy(tensor)
         ]
         epochs = list(self.history_ or ())
         callbacks = [(callback, dict(vars(callback))) for _, callback in self._live_callbacks()]
@@ -124,8 +130,9 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(attributes)
-            for part, state in states:
-                part.load_state_dict(state)
+            with torch.no_grad():
+                for tensor, value, requires_grad in tensors:
+                    tensor.copy_(value).requires_grad_(requires_grad)
             if self.history_ is not None:
                 self.history_[:] = epochs
             for callback, values in callbacks:
@@ -142,14 +149,25 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         """Set parameters, also nested ones such as ``optimizer__weight_decay``.
 
         What would rebuild the module (``module``, ``module__…``,
-        ``hidden_layer_sizes``, ``device``, ``compile``) waits for the next
-        ``fit``. Everything else takes effect with the next task; ``lr`` and
-        ``optimizer__…`` at once, where a callback sets them during training.
+        ``hidden_layer_sizes``, ``compile``) waits for the next ``fit``. Everything
+        else takes effect with the next task; ``lr`` and ``optimizer__…`` at once,
+        where a callback sets them during training.
         """
         nested = {name: value for name, value in params.items() if "__" in name}
         known = self.get_params(deep=False)
         for name in params.keys() - nested.keys() - known.keys():
             raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
+        attributes, to_validate = dict(vars(self)), set(self._params_to_validate)
+        try:
+            self._put_into_effect(params, nested)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(attributes)
+            self._params_to_validate = to_validate
+            raise
+        return self
+
+    def _put_into_effect(self, params: dict[str, Any], nested: dict[str, Any]) -> None:
         self._params_to_validate.update(nested)
         if self.initialized_:
             self._validate_params()
@@ -161,7 +179,15 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
                 self._initialize_callbacks()
             if any(name.startswith("criterion") for name in params):
                 self._initialize_criterion()
-        return self
+            if "device" in params:
+                self.move(self.device)
+
+    def move(self, device: Any) -> None:
+        """Move what has been learned to another device."""
+        for name in self._modules + self._criteria:
+            part = getattr(self, f"{name}_")
+            if isinstance(part, nn.Module):
+                part.to(device)
 
     def _note_superseded(self, changes: dict[str, Any]) -> None:
         """Keep the values that the module was built with, of those that no longer hold."""
@@ -177,7 +203,7 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
 
 
 def _shapes_module(name: str) -> bool:
-    return name.startswith(("module", "compile")) or name in ("hidden_layer_sizes", "device")
+    return name.startswith(("module", "compile")) or name == "hidden_layer_sizes"
 
 
 def _is_momentary(name: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from torch import nn
 from torch.func import functional_call
 
@@ -34,6 +35,7 @@ def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
 
 def base_seed(random_state: int | np.random.RandomState | None) -> int:
     """Draw the one number that all randomness of an estimator's life follows from."""
+    check_random_state(random_state)
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if isinstance(random_state, np.random.RandomState):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from sklearn.utils.validation import (
     column_or_1d,
     validate_data,
 )
-from skorch.utils import is_dataset, to_numpy
+from skorch.helper import SliceDataset
+from skorch.utils import is_dataset
 
 from .fisher import FISHER_KINDS
 
@@ -29,14 +30,18 @@ class TaskData:
     """Checked data of one task.
 
     `X` is an array, a dict of arrays or a torch Dataset; `y` an array of shape
-    (n_samples, n_outputs), None with a Dataset; `sample_weight` an array of
-    shape (n_samples,) or None. `y_is_flat` tells that y came without a second axis.
+    (n_samples,) or (n_samples, n_outputs), as it came, or None with a Dataset;
+    `sample_weight` an array of shape (n_samples,) or None.
     """
 
     X: Any
     y: np.ndarray | None
     sample_weight: np.ndarray | None = None
-    y_is_flat: bool = False
+
+    @property
+    def target(self) -> np.ndarray:
+        """The targets, or those of the first sample with an axis for samples."""
+        return np.asarray(self.X[0][1])[np.newaxis] if self.y is None else self.y
 
     def rows(self, index: np.ndarray) -> TaskData:
         """Return the data of some rows."""
@@ -47,12 +52,6 @@ class TaskData:
         y = None if self.y is None else self.y[index]
         weight = None if self.sample_weight is None else self.sample_weight[index]
         return replace(self, X=X, y=y, sample_weight=weight)
-
-    def with_mean_weight_one(self) -> TaskData:
-        """Return the data with the weights rescaled to a mean of 1."""
-        if self.sample_weight is None:
-            return self
-        return replace(self, sample_weight=self.sample_weight / self.sample_weight.mean())
 
     def check_weights(self) -> None:
         """Raise ValueError if no sample has any weight."""
@@ -85,18 +84,20 @@ def checked_inputs(estimator: Any, X: Any, dtype: np.dtype) -> Any:
 
 
 def checked_data(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, dtype: np.dtype | None
+    estimator: Any, X: Any, y: Any, sample_weight: Any, dtype: np.dtype | None, first: bool
 ) -> TaskData:
     """Return X, y and the weights, checked.
 
     Parameters
     ----------
     estimator : EWCRegressor
-        Gets ``n_features_in_`` and ``feature_names_in_`` if it is the first
-        task, is held to them otherwise.
+        Gets ``n_features_in_`` and ``feature_names_in_`` from the first task, is
+        held to them afterwards.
     X, y, sample_weight : what ``fit`` takes
     dtype : numpy dtype or None
         That of the module; None before there is one: the data's own decides.
+    first : bool
+        Whether it is the first task.
     """
     if is_dataset(X):
         if y is not None or sample_weight is not None:
@@ -106,7 +107,7 @@ def checked_data(
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
         X = _checked_mapping(X, dtype)
-        dtype = dtype or _common_dtype(X)
+        dtype = dtype or _common_dtype(X.values())
         y = check_array(_on_host(y), ensure_2d=False, dtype=dtype, input_name="y")
         check_consistent_length(*X.values(), y)
     else:
@@ -114,7 +115,7 @@ def checked_data(
             estimator,
             _on_host(X),
             _on_host(y),
-            reset=dtype is None,
+            reset=first,
             dtype=dtype or FLOATS,
             allow_nd=True,
             multi_output=True,
@@ -126,16 +127,19 @@ def checked_data(
         sample_weight = _check_sample_weight(
             sample_weight, y, dtype=dtype, ensure_non_negative=True
         )
-    data = TaskData(X, _owned(y.reshape(len(y), -1)), sample_weight, y_is_flat=y.ndim == 1)
+    data = TaskData(X, _owned(y), sample_weight)
     data.check_weights()
     return data
 
 
-def sizes_of_dataset(dataset: Any) -> tuple[int, int, np.dtype]:
-    """Return the number of features and outputs and the dtype that a torch Dataset shows."""
-    x, y = (to_numpy(part) for part in dataset[0])
-    dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float32)
-    return x.shape[0] if x.ndim else 1, y.size, dtype
+def features_and_dtype(dataset: Any) -> tuple[int | None, np.dtype]:
+    """Return the number of features, if it has one, and the dtype that a torch Dataset shows."""
+    x, *_ = dataset[0]
+    if isinstance(x, Mapping | tuple | list):
+        values = x.values() if isinstance(x, Mapping) else x
+        return None, _common_dtype([np.asarray(value) for value in values])
+    x = np.asarray(x)
+    return x.shape[0] if x.ndim else 1, _common_dtype([x])
 
 
 def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
@@ -146,10 +150,11 @@ def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
     a cross-validation learns the tasks in the same order.
     """
     categories = _ordered_categories(task)
-    labels = column_or_1d(task)
+    # as objects, since numpy would turn a list of numbers and text into text
+    labels = column_or_1d(np.asarray(task, dtype=object) if isinstance(task, list) else task)
     if len(labels) != n_samples:
         raise ValueError(f"task has {len(labels)} labels for {n_samples} samples")
-    if any(label is None or label != label for label in labels):
+    if any(map(_is_missing, labels)):
         raise ValueError("task has missing labels")
     try:
         known = np.unique(labels) if categories is None else categories
@@ -157,6 +162,13 @@ def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
         raise TypeError(f"the labels in task cannot be sorted: {error}") from error
     rows = [np.flatnonzero(labels == label) for label in known]
     return [index for index in rows if len(index)]
+
+
+def _is_missing(label: Any) -> bool:
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # pandas.NA is neither equal nor unequal to itself
+        return True
 
 
 def _ordered_categories(task: Any) -> Any:
@@ -171,6 +183,9 @@ def _is_mapping(X: Any) -> bool:
 
 
 def _on_host(data: Any) -> Any:
+    """Return tensors, and skorch's slices of datasets, as arrays."""
+    if isinstance(data, SliceDataset):
+        return np.stack([np.asarray(item) for item in data])
     return data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
 
 
@@ -184,14 +199,14 @@ def _checked_mapping(X: Mapping[str, Any], dtype: np.dtype | None) -> dict[str, 
         key: check_array(_on_host(value), ensure_2d=False, allow_nd=True, input_name=f"X[{key!r}]")
         for key, value in X.items()
     }
-    dtype = dtype or _common_dtype(arrays)
+    dtype = dtype or _common_dtype(arrays.values())
     return {
         key: _owned(value.astype(dtype, copy=False) if value.dtype.kind == "f" else value)
         for key, value in arrays.items()
     }
 
 
-def _common_dtype(arrays: Mapping[str, np.ndarray]) -> np.dtype:
-    """Return the floating dtype of a dict of arrays; of whole numbers alone, torch's default."""
-    floats = [value.dtype for value in arrays.values() if value.dtype.kind == "f"]
+def _common_dtype(arrays: Iterable[np.ndarray]) -> np.dtype:
+    """Return the floating dtype of arrays; of whole numbers alone, torch's default."""
+    floats = [value.dtype for value in arrays if value.dtype.kind == "f"]
     return np.result_type(np.float32, *floats)

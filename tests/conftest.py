@@ -15,6 +15,12 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, max_
 settings.load_profile("deterministic")
 
 
+@pytest.fixture(autouse=True)
+def seeded_modules():
+    """Modules that a test builds itself start from the same parameters every time."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def tasks() -> list[tuple[np.ndarray, np.ndarray]]:
     """Four small tasks: the quarters of the demonstration's curve."""

@@ -70,6 +70,36 @@ def test_collapse_keeps_its_digits_in_float32_after_100_close_tasks():
         assert (found - true).abs().max() < 1e-5 * true.abs().max()
 
 
+@pytest.mark.parametrize("n_tasks", [1, 5])
+def test_the_bound_penalty_adds_lambda_times_the_gradient(n_tasks):
+    tasks, params = random_tasks(7, n_tasks=n_tasks)
+    memory = memory_of(tasks)
+    value, gradient = value_and_gradient(memory.penalty, params)
+    params = {name: p.requires_grad_() for name, p in params.items()}
+    params["scale"].grad = torch.ones((), dtype=torch.float64)
+    bound = memory.bound(params)
+    assert bound.value() == value
+    bound.add_gradient(3.0)
+    for (name, p), expected in zip(params.items(), gradient, strict=True):
+        torch.testing.assert_close(p.grad, 3.0 * expected + (name == "scale"))
+
+
+def test_the_bound_penalty_leaves_frozen_parameters_alone():
+    tasks, params = random_tasks(8)
+    params["scale"].requires_grad_()
+    memory_of(tasks).bound(params).add_gradient(1.0)
+    assert params["scale"].grad is not None
+    assert params["layer.weight"].grad is None
+
+
+def test_a_memory_on_another_device_is_the_same():
+    tasks, params = random_tasks(9)
+    memory = memory_of(tasks)
+    moved = memory.to("cpu")
+    assert moved.penalty(params) == memory.penalty(params)
+    assert (moved.n_tasks, len(moved.tasks), moved.tasks[0].weight) == (5, 5, tasks[0].weight)
+
+
 def test_penalty_passes_gradcheck():
     tasks, params = random_tasks(1)
     memory = memory_of(tasks)

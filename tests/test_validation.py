@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -22,7 +23,8 @@ def with_value(value, array=X):
 
 
 def quick(**kwargs):
-    return EWCRegressor(hidden_layer_sizes=(4,), max_epochs=2, random_state=0, **kwargs)
+    options = {"hidden_layer_sizes": (4,), "max_epochs": 2, "random_state": 0, **kwargs}
+    return EWCRegressor(**options)
 
 
 class Flat(nn.Module):
@@ -82,7 +84,27 @@ BAD_SETTINGS = {
     "unknown fisher": ({"fisher": "Exact"}, "'exact', 'empirical', 'batch', got 'Exact'"),
     "no curvature": ({"criterion": nn.L1Loss}, "L1Loss has no curvature.*'empirical'"),
 }
+
+
+class RootMeanSquare(nn.Module):
+    def forward(self, output, target):
+        return (output - target).square().mean().sqrt()
+
+
+class OwnSquare(nn.Module):
+    def forward(self, output, target):
+        return (output - target).square().mean()
+
+
 BAD_MODULES = {
+    "broadcasting criterion": ({"module": Flat, "criterion": OwnSquare}, "targets of shape"),
+    "not a mean": ({"criterion": RootMeanSquare}, "RootMeanSquare.*not the mean over its samples"),
+    "empty batches": ({"batch_size": 0}, "batch_size must be positive"),
+    "seed of text": ({"random_state": "a"}, "cannot be used to seed"),
+    "zero Fisher": (
+        {"criterion": nn.HuberLoss, "criterion__delta": 1e-9},
+        "exact Fisher of this task is zero",
+    ),
     "flat output": ({"module": Flat}, r"shape \(6,\) for targets of shape \(6, 1\)"),
     "transposed output": ({"module": Transposed}, r"shape \(1, 6\) for a batch of 6 samples"),
     "too many outputs": (
@@ -174,10 +196,12 @@ def test_a_users_own_criterion_decides_on_shapes_itself():
         ([1, 2], ValueError, "2 labels for 6 samples"),
         ([1, 1, 1, 2, 2, np.nan], ValueError, "missing labels"),
         (["a", "a", "a", "b", "b", None], ValueError, "missing labels"),
+        (pd.array([1, 1, 1, 2, 2, None], dtype="Int64"), ValueError, "missing labels"),
+        ([1, 1, 1, 2, 2, "a"], TypeError, "cannot be sorted"),
         (np.array(["a", "a", "a", 1, 1, 1], dtype=object), TypeError, "cannot be sorted"),
         (np.zeros((6, 2)), ValueError, "1d array"),
     ],
-    ids=["length", "NaN", "None", "mixed", "two columns"],
+    ids=["length", "NaN", "None", "NA", "mixed list", "mixed", "two columns"],
 )
 def test_labels_that_mean_nothing_are_refused(task, error, message):
     net = quick()
@@ -191,6 +215,24 @@ def test_a_task_without_any_weight_is_refused():
     weight = [1, 1, 1, 0, 0, 0]
     with pytest.raises(ValueError, match="every task"):
         quick().fit(X, Y, task=[0, 0, 0, 1, 1, 1], sample_weight=weight)
+
+
+def test_a_training_part_without_any_weight_is_refused():
+    split = ValidSplit(3)
+    weight = np.r_[np.ones(2), np.zeros(4)]  # the first fold is for validation
+    net = quick(train_split=split)
+    before = dict(vars(net))
+    with pytest.raises(ValueError, match="some sample that is trained on"):
+        net.fit(X, Y, sample_weight=weight)
+    assert vars(net) == before
+
+
+def test_parameters_that_do_not_fit_together_are_set_all_or_none():
+    net = quick().fit(X, Y)
+    with pytest.raises(TypeError, match="nope"):
+        net.set_params(criterion=nn.HuberLoss, criterion__nope=3)
+    assert net.criterion is nn.MSELoss
+    net.partial_fit(X, Y)
 
 
 def test_a_dataset_cannot_be_split_by_task():

@@ -155,11 +155,9 @@ class _QuadraticForm(torch.autograd.Function):
         gradient = torch._foreach_mul(shift, list(quadratic.stiffness.values()))
         torch._foreach_sub_(gradient, pull)
         ctx.save_for_backward(*gradient)
-        twice = quadratic.constant + sum(
-            torch.dot(s.flatten(), (g - p).flatten())
-            for s, g, p in zip(shift, gradient, pull, strict=True)
-        )
-        return 0.5 * torch.as_tensor(twice, dtype=params[0].dtype)
+        terms = torch._foreach_mul(torch._foreach_sub(gradient, pull), shift)
+        total = torch.cat([term.flatten() for term in terms]).sum()
+        return 0.5 * (total + quadratic.constant)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

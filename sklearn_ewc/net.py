@@ -29,6 +29,34 @@ from .seeding import draw_seed, draws_random_numbers, seeded, task_generator, ta
 from .validation import TaskData
 
 
+class QuietPrintLog(PrintLog):
+    """skorch's table, not even made up where nobody reads it."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Print the epoch's row."""
+        if net.verbose or self.sink is not print:
+            super().on_epoch_end(net, **kwargs)
+
+
+class EpochMean(PassthroughScoring):
+    """skorch's average of a batch value over an epoch, read off the rows directly."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Record the average and whether it is the best of the task."""
+        size = "train_batch_size" if self.on_train else "valid_batch_size"
+        batches = [row for row in net.history[-1]["batches"] if self.name in row]
+        if not batches:
+            return
+        mean = np.average(
+            [row[self.name] for row in batches], weights=[row[size] for row in batches]
+        )
+        is_best = self._is_best_score(mean)
+        if is_best:
+            self.best_score_ = mean
+        net.history.record(self.name, mean)
+        net.history.record(f"{self.name}_best", bool(is_best))
+
+
 class EWCNet(ScikitNet):
     """A skorch net that learns tasks, each under the penalty of those before.
 
@@ -50,9 +78,9 @@ class EWCNet(ScikitNet):
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         return [
             ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring("train_loss", on_train=True)),
-            ("valid_loss", PassthroughScoring("valid_loss")),
-            ("print_log", PrintLog()),
+            ("train_loss", EpochMean("train_loss", on_train=True)),
+            ("valid_loss", EpochMean("valid_loss")),
+            ("print_log", QuietPrintLog()),
         ]
 
     def get_iterator(
@@ -206,7 +234,8 @@ class EWCNet(ScikitNet):
         """
         if iterator is None:
             return
-        self._set_training(training)
+        if self.module_.training != training:
+            self._set_training(training)
         batch_count = 0
         for X, y, *weight in iterator:
             batch = (X, y)

@@ -40,7 +40,7 @@ def _single(X):
 
 
 def expected_failures(estimator):
-    """None, but two that ask float32 for what it is not; MLPRegressor on float32 fails them too."""
+    """None, but two that ask float32 for what it is not."""
     if isinstance(estimator, Float32Regressor):
         return {
             "check_sample_weight_equivalence_on_dense_data": "wants 1e-7, float32 has 1.2e-7",

@@ -87,7 +87,7 @@ def is_mean_over_samples(criterion: Criterion, output: Tensor, target: Tensor) -
 def loss_cotangent(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
     """Return ∂ℓ_n/∂f_n for every sample, shaped like `output`."""
     output = output.detach().requires_grad_()
-    loss = per_sample_loss(criterion, output, target).sum()
+    loss = _total_loss(criterion, output, target)
     (cotangent,) = torch.autograd.grad(loss, output)
     return cotangent
 
@@ -100,8 +100,7 @@ def curvature_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -
     sample; a negative eigenvalue (a criterion not convex in the output) counts
     as zero, so that the Fisher is never negative.
     """
-    losses = _unreduced_loss(criterion, output, target)
-    if losses is not None and losses.shape == output.shape:
+    if _is_elementwise(criterion, output, target):
         yield from _diagonal_cotangents(criterion, output, target)
     else:
         yield from _dense_cotangents(criterion, output, target)
@@ -121,6 +120,21 @@ def has_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
         for candidate in outputs
         for cotangent in curvature_cotangents(criterion, candidate, target)
     )
+
+
+def _is_elementwise(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
+    if isinstance(criterion, ELEMENTWISE):
+        return True
+    losses = _unreduced_loss(criterion, output, target)
+    return losses is not None and losses.shape == output.shape
+
+
+def _total_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
+    """Return Σ_n ℓ_n."""
+    if isinstance(criterion, ELEMENTWISE):
+        loss = criterion(output, target)
+        return len(output) * loss if criterion.reduction == "mean" else loss
+    return per_sample_loss(criterion, output, target).sum()
 
 
 def _each_alone(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
@@ -154,8 +168,11 @@ def _diagonal_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -
 
 @torch.enable_grad()
 def _diagonal_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
+    if type(criterion) is nn.MSELoss:
+        n_outputs = output[0].numel() if criterion.reduction == "mean" else 1
+        return torch.full_like(output, 2.0 / n_outputs)
     output = output.detach().requires_grad_()
-    loss = per_sample_loss(criterion, output, target).sum()
+    loss = _total_loss(criterion, output, target)
     (slope,) = torch.autograd.grad(loss, output, create_graph=True)
     if not slope.requires_grad:  # piecewise linear
         return torch.zeros_like(output)

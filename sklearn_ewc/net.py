@@ -24,7 +24,7 @@ from .criterion import check_shapes, has_curvature, is_mean_over_samples, weight
 from .fisher import diagonal_fisher
 from .memory import BoundPenalty, Memory, Task
 from .per_sample import module_output
-from .scaffold import ScikitNet
+from .scaffold import TORCH_DTYPES, ScikitNet
 from .seeding import draw_seed, draws_random_numbers, seeded, task_generator, task_seed
 from .validation import TaskData
 
@@ -250,7 +250,8 @@ class EWCNet(ScikitNet):
             if training and not math.isfinite(loss):
                 raise self._diverged(loss)
             self.history.record_batch(f"{prefix}_loss", loss)
-            self.history.record_batch(f"{prefix}_batch_size", get_len(X))
+            size = len(X) if isinstance(X, Tensor) else get_len(X)
+            self.history.record_batch(f"{prefix}_batch_size", size)
             self.notify("on_batch_end", batch=batch, training=training, **step)
             batch_count += 1
         self.history.record(f"{prefix}_batch_count", batch_count)
@@ -322,7 +323,10 @@ class EWCNet(ScikitNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
         """Run the module on a batch, in the module's dtype."""
-        return super().infer(self._inputs(x), **fit_params)
+        x = self._inputs(x)
+        if isinstance(x, Mapping):
+            return self.module_(**self._merge_x_and_fit_params(x, fit_params))
+        return self.module_(x, **fit_params)
 
     def get_loss(
         self,
@@ -369,16 +373,12 @@ class EWCNet(ScikitNet):
 
     def _cast(self, data: Any) -> Any:
         if isinstance(data, Tensor):
-            return data.to(self._torch_dtype) if data.is_floating_point() else data
+            return data.to(TORCH_DTYPES[self.dtype_]) if data.is_floating_point() else data
         if isinstance(data, Mapping):
             return {key: self._cast(value) for key, value in data.items()}
         if isinstance(data, tuple | list):
             return type(data)(self._cast(value) for value in data)
         return data
-
-    @property
-    def _torch_dtype(self) -> torch.dtype:
-        return getattr(torch, np.dtype(self.dtype_).name)
 
     def move(self, device: Any) -> None:
         """Move what has been learned to another device."""

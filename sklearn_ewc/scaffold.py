@@ -18,6 +18,8 @@ from torch.nn.parameter import is_lazy
 
 from .seeding import seeded, task_seed
 
+TORCH_DTYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64")}
+
 
 class _PrivatelyStored:
     """An attribute that skorch sets in ``__init__``, where scikit-learn wants parameters only.
@@ -79,7 +81,7 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         kwargs = {**self._sizes_left_open(), **self.get_params_for("module")}
         with seeded(task_seed(self.seed_, 0), self.device):
             module = self.initialized_instance(self.module, kwargs)
-        self.module_ = module.to(getattr(torch, np.dtype(self.dtype_).name))
+        self.module_ = module.to(TORCH_DTYPES[self.dtype_])
         self.superseded_: dict[str, Any] = {}
         return self
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from sklearn_ewc import diagonal_fisher
 from sklearn_ewc.fisher import FISHER_KINDS
-from sklearn_ewc.per_sample import fastest_rule, layerwise, one_by_one, vectorised
 
 from . import reference
 
@@ -203,23 +202,6 @@ def test_exact_fisher_stays_where_the_fit_is_perfect_and_the_others_vanish():
     for kind in FISHER_KINDS:
         fisher = diagonal_fisher(module, nn.MSELoss(), [(X, perfect)], kind)
         assert any(value.any() for value in fisher.values()) == (kind == "exact")
-
-
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [
-        ("mlp", layerwise),
-        ("in-place", vectorised),
-        ("reused layer", vectorised),
-        ("reused weight", vectorised),
-        ("three axes", vectorised),
-        ("lstm", one_by_one),
-    ],
-)
-def test_the_fast_identity_is_used_only_where_it_holds(name, rule):
-    module, X = module_and_inputs(name)
-    params = dict(module.named_parameters())
-    assert fastest_rule(module, params, X, lambda output: [torch.ones_like(output)]) is rule
 
 
 @pytest.mark.parametrize("kind", FISHER_KINDS)

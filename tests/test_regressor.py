@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader
 
 from sklearn_ewc import EWCRegressor, Memory
 
+from .helpers import parameters, quick
+
 
 class Float32Regressor(EWCRegressor):
     """Sees every table in float32."""
@@ -65,15 +67,6 @@ BRIEF = {"max_epochs": 50, "lr": 0.01}
 )
 def test_scikit_learns_own_check(estimator, check):
     check(estimator)
-
-
-def quick(**kwargs):
-    options = {"hidden_layer_sizes": (8,), "max_epochs": 5, "random_state": 0, **kwargs}
-    return EWCRegressor(**options)
-
-
-def parameters(net):
-    return torch.cat([p.detach().flatten() for p in net.module_.parameters()])
 
 
 def assert_same_parameters(one, other):

@@ -54,8 +54,8 @@ class Task:
     tensor([4., 2.], dtype=torch.float64)
     """
 
-    anchor: Tensors
-    fisher: Tensors
+    anchor: Tensors = field(repr=False)
+    fisher: Tensors = field(repr=False)
     weight: float = 1.0
     damping: float = 0.0
     n_samples: int | None = None

@@ -46,7 +46,9 @@ class EWCNet(PenalisedTraining):
         """Train one task under the penalty of the earlier ones, then consolidate it."""
         train, valid = self.get_split_datasets(data.X, data.y, data.sample_weight)
         stochastic = self._rehearse(train)
-        if valid is not None:
+        if valid is None:
+            self._check_monitors()
+        else:
             self._check_first_batch(valid)
         self.initialize_optimizer()
         self._begin_task(data)
@@ -73,6 +75,16 @@ class EWCNet(PenalisedTraining):
             )
         self._set_training(True)
         return draws_random_numbers(self._bare_module, X, self.device)
+
+    def _check_monitors(self) -> None:
+        """Raise if a callback waits for a validation loss that there will not be."""
+        for name, callback in self.callbacks_:
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(monitor, str) and monitor.startswith("valid_loss"):
+                raise ValueError(
+                    f"callback {name} monitors {monitor!r}, but nothing is held out: set "
+                    "train_split=skorch.dataset.ValidSplit(5), or monitor='train_loss'"
+                )
 
     def _check_first_batch(self, dataset: Any) -> tuple[Any, Tensor, Tensor]:
         batch = next(iter(self.get_iterator(dataset, training=False)), None)

@@ -155,6 +155,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     Examples
     --------
     >>> import numpy as np
+    >>> import torch
     >>> from sklearn_ewc import EWCRegressor
     >>> X = np.linspace(-2, 2, 200).reshape(-1, 1)
     >>> y = np.sin(2 * X.ravel())

@@ -63,6 +63,9 @@ def check_settings(estimator: Any) -> None:
     """Raise ValueError where a parameter of EWC has a value that means nothing."""
     check_not_negative("ewc_lambda", estimator.ewc_lambda)
     check_not_negative("damping", estimator.damping)
+    for name in estimator._params_to_validate:
+        if name.endswith("_"):  # skorch lets them pass, as its own attributes
+            raise ValueError(f"{type(estimator).__name__} has no parameter {name!r}")
     if estimator.fisher not in FISHER_KINDS:
         known = ", ".join(map(repr, FISHER_KINDS))
         raise ValueError(f"fisher must be one of {known}, got {estimator.fisher!r}")

@@ -15,7 +15,7 @@ def test_the_readmes_code_runs_from_top_to_bottom(capsys):
     namespace = {}
     for block in blocks("python"):
         exec(block, namespace)  # later blocks build on earlier ones, as for a reader
-    assert namespace["net"].n_tasks_ == 3
+    assert namespace["net"].n_tasks_ == 2
     assert namespace["search"].best_params_["ewcregressor__ewc_lambda"] > 0
 
 

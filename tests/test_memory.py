@@ -146,6 +146,11 @@ def test_damping_adds_a_fraction_of_the_mean_over_all_parameters():
     assert task.fisher["a"].tolist() == [0.0, 0.0, 3.0]  # stored raw
 
 
+def test_a_task_shows_itself_in_one_line():
+    (task,), _ = random_tasks(0, n_tasks=1)
+    assert repr(task) == f"Task(weight={task.weight}, damping=0.1, n_samples=None)"
+
+
 def test_consolidate_leaves_the_memory_it_was_called_on_unchanged():
     (first, second), params = random_tasks(3, n_tasks=2)
     memory = Memory().consolidate(first)

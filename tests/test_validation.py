@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -233,6 +234,17 @@ def test_parameters_that_do_not_fit_together_are_set_all_or_none():
         net.set_params(criterion=nn.HuberLoss, criterion__nope=3)
     assert net.criterion is nn.MSELoss
     net.partial_fit(X, Y)
+
+
+def test_a_callback_without_a_validation_part_is_told_what_to_set():
+    with pytest.raises(ValueError, match="EarlyStopping monitors 'valid_loss'.*train_split"):
+        quick(callbacks=[EarlyStopping()]).fit(X, Y)
+    quick(callbacks=[EarlyStopping(monitor="train_loss")]).fit(X, Y)
+
+
+def test_a_misspelt_parameter_with_an_underscore_is_refused():
+    with pytest.raises(ValueError, match="no parameter 'lambda_'"):
+        quick(lambda_=3.0).fit(X, Y)
 
 
 def test_a_dataset_cannot_be_split_by_task():

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.metadata_routing import UNUSED
 from skorch import NeuralNet
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -46,7 +45,8 @@ class _DeclaresClasses:
     and refuses to remove a name that no earlier one has added.
     """
 
-    __metadata_request__partial_fit = {"classes": None}
+    if "_NeuralNet__metadata_request__partial_fit" in vars(NeuralNet):  # since skorch 1.4
+        __metadata_request__partial_fit = {"classes": None}
 
 
 class ScikitNet(NeuralNet, _DeclaresClasses):
@@ -57,8 +57,6 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
     ``seed_``, ``dtype_`` and ``n_outputs_`` before :meth:`initialize`, and have
     the parameters `hidden_layer_sizes` and `random_state`.
     """
-
-    __metadata_request__partial_fit = {"classes": UNUSED}
 
     seed_: int
     dtype_: Any

@@ -416,18 +416,22 @@ def test_lambda_is_chosen_in_a_pipeline_by_what_is_remembered_of_all_tasks(tasks
 def test_task_and_weights_are_routed(table):
     X, y, task = table
     with sklearn.config_context(enable_metadata_routing=True):
-        net = quick().set_fit_request(task=True, sample_weight=True)
-        search = GridSearchCV(
-            make_pipeline(
-                StandardScaler().set_fit_request(sample_weight=False),
-                net.set_score_request(sample_weight=True),
-            ),
-            {"ewcregressor__ewc_lambda": [0.0, 1.0]},
-            cv=2,
-        )
-        search.fit(X, y, task=task, sample_weight=np.ones(len(y)))
-        assert search.best_estimator_[-1].n_tasks_ == 3
-        assert quick().set_partial_fit_request(sample_weight=True, task_weight=False)
+        net = quick().set_fit_request(task=True)
+        grid = {"ewcregressor__ewc_lambda": [0.0, 1.0]}
+        search = GridSearchCV(make_pipeline(StandardScaler(), net), grid, cv=2)
+        assert search.fit(X, y, task=task).best_estimator_[-1].n_tasks_ == 3
+
+        weighted = quick().set_fit_request(task=True, sample_weight=True)
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(scaler, weighted)
+        pipeline.fit(X, y, task=task, sample_weight=np.arange(90.0))
+        inputs = pipeline[0].transform(X)
+        expected = quick().fit(inputs, y, task=task, sample_weight=np.arange(90.0))
+        assert_same_parameters(pipeline[-1], expected)
+
+        requests = quick().set_partial_fit_request(sample_weight=True, task_weight=False)
+        routed = requests._metadata_request.partial_fit.requests
+        assert routed == {"sample_weight": True, "task_weight": False}
 
 
 def test_two_processes_find_what_one_does(table):

@@ -128,6 +128,8 @@ class EWCNet(PenalisedTraining):
         valid_batches = None if valid is None else self.get_iterator(valid, training=False)
         penalty = self.memory_.bound(self._bare_module.named_parameters())
         seeds = generator if stochastic else None
+        weight_unit = mean_weight(train)
+        valid_weight_unit = None if valid is None else mean_weight(valid)
         datasets = {"dataset_train": train, "dataset_valid": valid}
         for _ in range(self.max_epochs):
             self.notify("on_epoch_begin", **datasets)
@@ -137,7 +139,7 @@ class EWCNet(PenalisedTraining):
                 "train",
                 self.train_step,
                 seeds=seeds,
-                weight_unit=mean_weight(train),
+                weight_unit=weight_unit,
                 penalty=penalty,
             )
             self.run_single_epoch(
@@ -145,7 +147,7 @@ class EWCNet(PenalisedTraining):
                 False,
                 "valid",
                 self.validation_step,
-                weight_unit=None if valid is None else mean_weight(valid),
+                weight_unit=valid_weight_unit,
             )
             self.history.record("penalty", self.ewc_lambda * penalty.value().item())
             try:

@@ -40,7 +40,7 @@ def layerwise(module: nn.Module, params: Params, X: Any, cotangents: Cotangents)
 
     True of a linear layer on two-dimensional input that the module uses once.
     """
-    layers = _linear_layers(module, params)
+    layers = _linear_layers(module)
     with _recorded(layers) as calls:
         output = module_output(module, X)
     if not _once_each(calls, len(output)):
@@ -71,7 +71,7 @@ def vectorised(module: nn.Module, params: Params, X: Any, cotangents: Cotangents
 
     def gradient(row: Any, cotangent: Tensor) -> Tensors:
         def one_output(free: Tensors) -> Tensor:
-            alone = _mapped(row, lambda x: x.unsqueeze(0))
+            alone = mapped(row, lambda x: x.unsqueeze(0))
             args, kwargs = ((), dict(alone)) if isinstance(alone, Mapping) else ((alone,), {})
             return functional_call(module, free, args, kwargs).squeeze(0)
 
@@ -127,7 +127,7 @@ def _gradient(output: Tensor, params: Params, cotangent: Tensor) -> Tensors:
     return dict(zip(params, values, strict=True))
 
 
-def _linear_layers(module: nn.Module, params: Params) -> dict[str, nn.Linear]:
+def _linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
     """Return the linear layers that have trainable parameters, none of a subclass."""
     return {
         name: part
@@ -167,7 +167,7 @@ def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:
     outside its layer, an activation may overwrite the layer's output. So the
     summed gradient δᵀa is compared with autograd's, for a random cotangent.
     """
-    layers = _linear_layers(module, params)
+    layers = _linear_layers(module)
     owned = [f"{name}.{part}" for name, layer in layers.items() for part in ("weight", "bias")]
     owned = [name.lstrip(".") for name in owned]
     if not params or not params.keys() <= set(owned):
@@ -195,13 +195,13 @@ def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:
 
 
 def _rows(X: Any, rows: slice) -> Any:
-    return _mapped(X, lambda x: x[rows])
+    return mapped(X, lambda x: x[rows])
 
 
-def _mapped(X: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a function to a tensor, or to each of a dict or sequence of them."""
+def mapped(X: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to a batch of inputs, or to each part of a dict or sequence of them."""
     if isinstance(X, Mapping):
-        return {key: _mapped(value, function) for key, value in X.items()}
+        return {key: mapped(value, function) for key, value in X.items()}
     if isinstance(X, tuple | list):
-        return type(X)(_mapped(value, function) for value in X)
+        return type(X)(mapped(value, function) for value in X)
     return function(X)

@@ -122,7 +122,9 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
             if not is_lazy(tensor)
         ]
         epochs = list(self.history_ or ())
-        callbacks = [(callback, dict(vars(callback))) for _, callback in self._live_callbacks()]
+        callbacks = [
+            (callback, dict(vars(callback))) for _, callback in getattr(self, "callbacks_", [])
+        ]
         generator = self.random_state
         position = generator.get_state() if isinstance(generator, np.random.RandomState) else None
         try:
@@ -141,9 +143,6 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
             if position is not None:
                 generator.set_state(position)
             raise
-
-    def _live_callbacks(self) -> list[tuple[str, Any]]:
-        return getattr(self, "callbacks_", [])
 
     def set_params(self, **params: Any) -> ScikitNet:
         """Set parameters, also nested ones such as ``optimizer__weight_decay``.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .batches import TensorBatches, WeightedDataset
 from .criterion import weighted_loss
+from .per_sample import mapped
 from .quadratic import BoundPenalty
 from .scaffold import TORCH_DTYPES, ScikitNet
 from .seeding import draw_seed, seeded
@@ -109,13 +110,8 @@ class PenalisedTraining(ScikitNet):
         return self._cast(to_tensor(y, device=self.device))
 
     def _cast(self, data: Any) -> Any:
-        if isinstance(data, Tensor):
-            return data.to(TORCH_DTYPES[self.dtype_]) if data.is_floating_point() else data
-        if isinstance(data, Mapping):
-            return {key: self._cast(value) for key, value in data.items()}
-        if isinstance(data, tuple | list):
-            return type(data)(self._cast(value) for value in data)
-        return data
+        dtype = TORCH_DTYPES[self.dtype_]
+        return mapped(data, lambda x: x.to(dtype) if x.is_floating_point() else x)
 
     @property
     def _bare_module(self) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import skorch.dataset
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+
+from .nested import leaves, mapped
 
 
 class WeightedDataset(skorch.dataset.Dataset):
@@ -56,6 +59,9 @@ class TensorBatches:
         Source of the order. None: a new one of unpredictable seed.
     drop_last : bool, default=False
         Whether to leave out a last batch that has fewer rows than the others.
+    device : str or torch.device, default=None
+        Where to put the whole tensors, once, if they fit into half of what is
+        free there. None, or a DataLoader: they stay where they are.
     **loader_options
         Further options of a DataLoader, such as ``num_workers`` or
         ``collate_fn``. With any of them it takes over.
@@ -77,6 +83,7 @@ class TensorBatches:
         shuffle: bool = False,
         generator: torch.Generator | None = None,
         drop_last: bool = False,
+        device: str | torch.device | None = None,
         **loader_options: Any,
     ) -> None:
         if batch_size < 1:
@@ -89,6 +96,7 @@ class TensorBatches:
         self.shuffle = shuffle
         self.generator = generator
         self.drop_last = drop_last
+        self.device = device
         self.loader_options = loader_options
 
     def __len__(self) -> int:
@@ -96,7 +104,7 @@ class TensorBatches:
         return n_samples // self.batch_size if self.drop_last else -(-n_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        found = None if self.loader_options else whole_tensors(self.dataset)
+        found = self._tensors_and_rows
         if found is None:
             yield from DataLoader(
                 self.dataset,
@@ -112,12 +120,39 @@ class TensorBatches:
         if self.shuffle and n_samples > self.batch_size:  # a single batch needs no order
             order = torch.randperm(n_samples, generator=self.generator)
             rows = order if rows is None else rows[order]
+        if rows is not None:
+            rows = rows.to(leaves(tensors)[0].device)
         stop = n_samples - n_samples % self.batch_size if self.drop_last else n_samples
         for start in range(0, stop, self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            yield tuple(
-                _taken(tensor, batch if rows is None else rows[batch]) for tensor in tensors
-            )
+            stop_here = start + self.batch_size
+            take = _cut(start, stop_here) if rows is None else _gather(rows[start:stop_here])
+            yield tuple(mapped(data, take) for data in tensors)
+
+    @cached_property
+    def _tensors_and_rows(self) -> tuple[tuple[Any, ...], Tensor | None] | None:
+        found = None if self.loader_options else whole_tensors(self.dataset)
+        if found is None or self.device is None:
+            return found
+        tensors, rows = found
+        if not _fits_on(torch.device(self.device), leaves(tensors)):
+            return found
+        return tuple(mapped(data, lambda part: part.to(self.device)) for data in tensors), rows
+
+
+def _cut(start: int, stop: int) -> Callable[[Tensor], Tensor]:
+    # a slice would be a view, and a module may overwrite its input in place
+    return lambda part: part[start:stop].clone()
+
+
+def _gather(rows: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda part: part.index_select(0, rows)
+
+
+def _fits_on(device: torch.device, tensors: list[Tensor]) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(tensor.nbytes for tensor in tensors) <= free // 2
 
 
 def mean_weight(dataset: Any) -> float | None:
@@ -172,10 +207,3 @@ def _as_tensors(data: Any) -> Any:
 
 def _length(data: Any) -> int:
     return len(next(iter(data.values()))) if isinstance(data, Mapping) else len(data)
-
-
-def _taken(data: Any, rows: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {key: _taken(value, rows) for key, value in data.items()}
-    # a slice would be a view, and a module may overwrite its input in place
-    return data[rows].clone() if isinstance(rows, slice) else data[rows]

@@ -160,6 +160,9 @@ def _unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Ten
 def _diagonal_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> Iterator[Tensor]:
     root = _diagonal_curvature(criterion, output, target).clamp(min=0).sqrt()
     root = root.reshape(len(output), -1)
+    if root.shape[1] == 1:
+        yield root.reshape(output.shape)
+        return
     for column in range(root.shape[1]):
         cotangent = torch.zeros_like(root)
         cotangent[:, column] = root[:, column]

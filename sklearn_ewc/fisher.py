@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .criterion import Criterion, check_shapes, curvature_cotangents, loss_cotangent
-from .per_sample import Rule, Tensors, fastest_rule, summed_gradient
+from .nested import joined
+from .per_sample import Add, Tensors, fastest_rule, summed_gradient
 
 FISHER_KINDS = ("exact", "empirical", "batch")
 
@@ -35,7 +36,8 @@ def diagonal_fisher(
         ``torch.nn.MSELoss()``.
     batches : iterable of (X, y) or (X, y, sample_weight)
         Tensors (X: or a dict of them) on the module's device, samples along the
-        first axis. Seen once, one at a time: memory is bounded by one batch.
+        first axis. Seen once; small ones are joined, up to 512 rows and 1 MB:
+        memory is bounded by that or by one batch.
         `sample_weight` has shape (n_samples,).
     kind : {"exact", "empirical", "batch"}, default="exact"
         Which estimator, with J_n = ∂f(x_n)/∂θ, H_n = ∂²ℓ_n/∂f² and the means
@@ -88,14 +90,12 @@ def diagonal_fisher(
     params: Tensors = {name: p for name, p in module.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
     total = 0.0
-    rule: Rule | None = summed_gradient if kind == "batch" else None
+    add: Add | None = summed_gradient(module, params, sums) if kind == "batch" else None
     with _evaluating(module):
-        for X, y, *weight in batches:
+        for X, y, *weight in joined(batches):
             sample_weight = weight[0] if weight else None
-            cotangents = partial(_cotangents, kind, criterion, y, sample_weight)
-            rule = rule or fastest_rule(module, params, X, cotangents)
-            for name, contribution in rule(module, params, X, cotangents).items():
-                sums[name] += contribution
+            add = add or fastest_rule(module, params, X)(module, params, sums)
+            add(X, partial(_cotangents, kind, criterion, y, sample_weight))
             total += len(y) if sample_weight is None else float(sample_weight.sum())
     if not total > 0:
         raise ValueError("the Fisher needs at least one sample with a positive weight")

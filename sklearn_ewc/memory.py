@@ -15,7 +15,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .quadratic import BoundPenalty, Quadratic, Tensors
+from .penalty import BoundPenalty
+from .quadratic import FlatQuadratic, Quadratic, Tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +114,11 @@ class Memory:
     -----
     With A_k = w_k (F_k + δ_k mean(F_k)) the penalty is that of offline EWC [1]_,
 
-        ½ Σ_k Σ_i A_k,i (θ_i − θ*_k,i)²  =  ½ Σ_i [S_i (θ_i − r_i)² − 2 M_i (θ_i − r_i)] + C,
+        ½ Σ_k Σ_i A_k,i (θ_i − θ*_k,i)²  =  ½ Σ_i S_i (θ_i − c_i)² + ½ C,
 
-    S = Σ_k A_k and M = Σ_k A_k (θ*_k − r), for any r: the sum over tasks
-    collapses exactly, and costs the same after 1,000 tasks as after one. r is
-    the last task's anchor; the sums are accumulated in float64 and used in the
-    dtype of the parameters.
+    S = Σ_k A_k and c = Σ_k A_k θ*_k / S: the sum over tasks collapses exactly,
+    and costs the same after 1,000 tasks as after one. It is kept in float64 and
+    used in the dtype of the parameters, c centred so that no digits cancel.
 
     References
     ----------
@@ -154,7 +154,7 @@ class Memory:
         -------
         Memory
         """
-        known = self.quadratic.reference
+        known = self.quadratic.centre
         for name, anchor in task.anchor.items():
             if name in known and known[name].shape != anchor.shape:
                 raise ValueError(
@@ -195,15 +195,11 @@ class Memory:
         def moved(tensors: Tensors) -> Tensors:
             return {name: value.to(device) for name, value in tensors.items()}
 
-        q = self.quadratic
-        return replace(
-            self,
-            tasks=tuple(
-                replace(task, anchor=moved(task.anchor), fisher=moved(task.fisher))
-                for task in self.tasks
-            ),
-            quadratic=Quadratic(moved(q.reference), moved(q.stiffness), moved(q.pull), q.constant),
+        tasks = tuple(
+            replace(task, anchor=moved(task.anchor), fisher=moved(task.fisher))
+            for task in self.tasks
         )
+        return replace(self, tasks=tasks, quadratic=self.quadratic.to(device))
 
     def bound(self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> BoundPenalty:
         """Return the penalty tied to the parameters of one module, for many cheap steps.
@@ -220,8 +216,8 @@ class Memory:
         return BoundPenalty(self._working, dict(params))
 
     @cached_property
-    def _working(self) -> Quadratic:
-        return self.quadratic.rounded()
+    def _working(self) -> FlatQuadratic:
+        return self.quadratic.flattened()
 
 
 def _copied(tensors: Tensors) -> Tensors:

@@ -11,13 +11,13 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, PassthroughScoring
 from skorch.callbacks.scoring import ScoringBase
-from skorch.history import History
 from skorch.utils import to_tensor
 from torch import Tensor
 
 from .batches import mean_weight
 from .criterion import check_shapes, has_curvature, is_mean_over_samples
 from .fisher import diagonal_fisher
+from .history import TaskHistory
 from .memory import Memory, Task
 from .per_sample import module_output
 from .seeding import draws_random_numbers, seeded, task_generator, task_seed
@@ -107,7 +107,7 @@ class EWCNet(PenalisedTraining):
         for _, callback in self.callbacks_:
             if isinstance(callback, ScoringBase | PassthroughScoring):
                 callback.initialize()
-        history, self.history_ = self.history_, History()
+        history, self.history_ = self.history_, TaskHistory()
         try:
             self.notify("on_train_begin", X=data.X, y=data.y)
         finally:
@@ -149,7 +149,8 @@ class EWCNet(PenalisedTraining):
                 self.validation_step,
                 weight_unit=valid_weight_unit,
             )
-            self.history.record("penalty", self.ewc_lambda * penalty.value().item())
+            value = penalty.value().item() if self.ewc_lambda > 0 else 0.0
+            self.history.record("penalty", self.ewc_lambda * value)
             try:
                 self.notify("on_epoch_end", **datasets)
             except KeyboardInterrupt as interrupt:

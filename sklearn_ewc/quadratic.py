@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,108 +14,125 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Quadratic:
-    """A diagonal quadratic, ½ Σ_i [S_i (θ_i − r_i)² − 2 M_i (θ_i − r_i)] + ½ C.
+    """A diagonal quadratic, ½ Σ_i S_i (θ_i − c_i)² + ½ C, S and C ≥ 0.
 
-    The sum of any number of anchored quadratics is of this form, exactly: a
-    memory of 1,000 tasks pulls with the arithmetic of one. The reference r
-    follows the last anchor, so that S (θ − r) and M stay small where training
-    happens and their difference keeps its digits.
+    The sum of any number of anchored quadratics is of this form, exactly, c
+    being the mean of the anchors weighted by their curvatures: a memory of 1,000
+    tasks pulls with the arithmetic of one.
+
+    `centre` is c in the dtype of the parameters; `remainder`, in float64, what
+    that rounding leaves over, so that c keeps its digits where training moves by
+    less than they are worth. `stiffness` is S, in float64.
     """
 
-    reference: Tensors
+    centre: Tensors
+    remainder: Tensors
     stiffness: Tensors
-    pull: Tensors
     constant: float = 0.0
 
     def added(self, anchor: Tensors, curvature: Tensors) -> Quadratic:
-        """Return this plus ½ Σ_i curvature_i (θ_i − anchor_i)², referred to `anchor`.
+        """Return this plus ½ Σ_i curvature_i (θ_i − anchor_i)², curvature in float64.
 
-        Parameters that `anchor` lacks (frozen since) keep their reference.
+        Weighted means and sums of squares are updated in one pass, as those of a
+        sample are (Chan, Golub & LeVeque 1983), so no digits cancel.
         """
-        reference, stiffness, pull = dict(self.reference), dict(self.stiffness), dict(self.pull)
+        centre, remainder, stiffness = dict(self.centre), dict(self.remainder), dict(self.stiffness)
         constant = self.constant
         for name, position in anchor.items():
-            if name in reference:
-                shift = position.double() - reference[name].double()
-                constant += float(((stiffness[name] * shift - 2 * pull[name]) * shift).sum())
-                pull[name] = pull[name] - stiffness[name] * shift
-                stiffness[name] = stiffness[name] + curvature[name]
-            else:
-                pull[name] = torch.zeros_like(curvature[name])
+            if name not in centre:
+                centre[name] = position
+                remainder[name] = torch.zeros_like(curvature[name])
                 stiffness[name] = curvature[name]
-            reference[name] = position
-        return Quadratic(reference, stiffness, pull, max(constant, 0.0))
+                continue
+            mean = centre[name].double() + remainder[name]
+            total = stiffness[name] + curvature[name]
+            share = torch.where(total > 0, curvature[name] / total, 0.0)
+            shift = position.double() - mean
+            mean = mean + share * shift
+            constant += float((stiffness[name] * share * shift * shift).sum())
+            centre[name] = mean.to(position.dtype)
+            remainder[name] = mean - centre[name].double()
+            stiffness[name] = total
+        return Quadratic(centre, remainder, stiffness, constant)
 
-    def rounded(self) -> Quadratic:
-        """Return the same quadratic with S and M in the dtype of each parameter."""
-        stiffness, pull = (
-            {name: value.to(self.reference[name].dtype) for name, value in values.items()}
-            for values in (self.stiffness, self.pull)
+    def to(self, device: str | torch.device) -> Quadratic:
+        """Return the same quadratic on another device."""
+        centre, remainder, stiffness = (
+            {name: value.to(device) for name, value in values.items()}
+            for values in (self.centre, self.remainder, self.stiffness)
         )
-        return Quadratic(self.reference, stiffness, pull, self.constant)
+        return Quadratic(centre, remainder, stiffness, self.constant)
+
+    def flattened(self) -> FlatQuadratic:
+        """Return the same quadratic in the form and the dtype that training works in."""
+        dtypes = {value.dtype for value in self.centre.values()}
+        dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32)
+        centre, remainder, stiffness = (
+            flat(values.values()).to(dtype)
+            for values in (self.centre, self.remainder, self.stiffness)
+        )
+        return FlatQuadratic(
+            names=tuple(self.centre),
+            centre=centre,
+            remainder=remainder if bool(remainder.any()) else None,
+            stiffness=stiffness,
+            constant=self.constant,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FlatQuadratic:
+    """A :class:`Quadratic` with the numbers of all parameters in one vector.
+
+    One operation for all parameters, however many tensors they are. `remainder`
+    is None where the centre needed no rounding, as after a single task.
+    """
+
+    names: tuple[str, ...]
+    centre: Tensor
+    remainder: Tensor | None
+    stiffness: Tensor
+    constant: float
+
+    def value_and_gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both at `position`, a vector of all parameters, which is overwritten."""
+        shift = position.sub_(self.centre)
+        if self.remainder is not None:
+            shift -= self.remainder
+        gradient = self.stiffness * shift
+        return 0.5 * (gradient @ shift + self.constant), gradient
 
     def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
         """Return the value at `params`, differentiable once."""
-        names = self.reference.keys()
-        missing = [name for name in names if name not in params]
+        missing = [name for name in self.names if name not in params]
         if missing:
             raise ValueError(f"params lacks parameters that the memory holds: {missing}")
-        if not names:
-            return torch.zeros(())
-        return _QuadraticForm.apply(self, *(params[name] for name in names))
+        return _QuadraticForm.apply(self, *(params[name] for name in self.names))
 
 
 class _QuadraticForm(torch.autograd.Function):
     """One node in the graph for all parameters, value and gradient in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, quadratic: Quadratic, *params: Tensor) -> Tensor:
-        pull = list(quadratic.pull.values())
-        shift = torch._foreach_sub(params, list(quadratic.reference.values()))
-        gradient = torch._foreach_mul(shift, list(quadratic.stiffness.values()))
-        torch._foreach_sub_(gradient, pull)
-        ctx.save_for_backward(*gradient)
-        terms = torch._foreach_mul(torch._foreach_sub(gradient, pull), shift)
-        total = torch.cat([term.flatten() for term in terms]).sum()
-        return 0.5 * (total + quadratic.constant)
+    def forward(ctx: Any, quadratic: FlatQuadratic, *params: Tensor) -> Tensor:
+        value, gradient = quadratic.value_and_gradient(flat(params))
+        ctx.save_for_backward(gradient, *params)
+        return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *torch._foreach_mul(ctx.saved_tensors, upstream)
+        gradient, *params = ctx.saved_tensors
+        return None, *parts(gradient * upstream, params)
 
 
-class BoundPenalty:
-    """A memory's penalty on the parameters of one module, added to their gradients directly.
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the numbers of all tensors in one vector."""
+    vectors = [tensor.reshape(-1) for tensor in tensors]
+    return torch.cat(vectors) if vectors else torch.zeros(0)
 
-    The same value and gradient as :meth:`Memory.penalty`, without a graph: three
-    passes over the parameters a step, and none for a value that nobody asks for.
-    """
 
-    def __init__(self, quadratic: Quadratic, params: Mapping[str, Tensor]) -> None:
-        self.quadratic = quadratic
-        self.params = params
-        self.terms = [
-            (params[name], reference, quadratic.stiffness[name], quadratic.pull[name])
-            for name, reference in quadratic.reference.items()
-        ]
-
-    @torch.no_grad()
-    def value(self) -> Tensor:
-        """Return the penalty, without λ."""
-        return self.quadratic(self.params)
-
-    @torch.no_grad()
-    def add_gradient(self, ewc_lambda: float) -> None:
-        """Add λ (S (θ − r) − M) to the ``.grad`` of every parameter that is being trained."""
-        terms = [term for term in self.terms if term[0].requires_grad]
-        if not terms:
-            return
-        params, reference, stiffness, pull = (list(column) for column in zip(*terms, strict=True))
-        for p in params:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        gradients = [p.grad for p in params]
-        shift = torch._foreach_sub(params, reference)
-        torch._foreach_addcmul_(gradients, shift, stiffness, value=ewc_lambda)
-        torch._foreach_sub_(gradients, pull, alpha=ewc_lambda)
+def parts(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return the views of a vector that :func:`flat` made of tensors such as `like`."""
+    pieces = vector.split([tensor.numel() for tensor in like])
+    return [piece.view_as(t).to(t.dtype) for piece, t in zip(pieces, like, strict=True)]

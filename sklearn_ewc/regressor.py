@@ -76,6 +76,14 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         Keep the parameters and the Fisher of every task in ``memory_.tasks``
         (8 bytes per parameter and task in float32), or only the two sums that
         training needs. Training is the same.
+    penalty_step : {"proximal", "gradient"}, default="proximal"
+        How a step goes down the penalty. "proximal" lets the optimizer step down
+        the criterion and then solves for the penalty exactly, so that no λ is too
+        large; it applies to SGD, Adam and AdamW, where no callback listens to
+        ``on_grad_computed``. "gradient" adds the penalty's gradient to the
+        criterion's, as the literature does; every other optimizer, and callbacks
+        that read or clip gradients, get this in any case. Both have the same
+        minimum.
     criterion : class or instance of torch.nn.Module, default=torch.nn.MSELoss
         The loss; a mean over samples.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.Adam
@@ -174,6 +182,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         fisher: str = "exact",
         damping: float = 0.01,
         store_tasks: bool = True,
+        penalty_step: str = "proximal",
         criterion: Any = torch.nn.MSELoss,
         optimizer: Any = torch.optim.Adam,
         lr: float = 1e-3,
@@ -220,6 +229,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         self.fisher = fisher
         self.damping = damping
         self.store_tasks = store_tasks
+        self.penalty_step = penalty_step
         self.random_state = random_state
 
     def fit(

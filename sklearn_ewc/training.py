@@ -4,59 +4,36 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import Callback, EpochTimer
 from skorch.dataset import get_len, unpack_data
-from skorch.utils import TeeGenerator, to_tensor
+from skorch.utils import TeeGenerator, to_device, to_tensor
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from .batches import TensorBatches, WeightedDataset
 from .criterion import weighted_loss
-from .per_sample import mapped
-from .quadratic import BoundPenalty
+from .history import EpochMean, QuietPrintLog, TaskHistory
+from .nested import joined, mapped
+from .penalty import BoundPenalty, has_known_rates
 from .scaffold import TORCH_DTYPES, ScikitNet
 from .seeding import draw_seed, seeded
-
-
-class QuietPrintLog(PrintLog):
-    """skorch's table, not even made up where nobody reads it."""
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Print the epoch's row."""
-        if net.verbose or self.sink is not print:
-            super().on_epoch_end(net, **kwargs)
-
-
-class EpochMean(PassthroughScoring):
-    """skorch's average of a batch value over an epoch, read off the rows directly."""
-
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Record the average and whether it is the best of the task."""
-        size = "train_batch_size" if self.on_train else "valid_batch_size"
-        batches = [row for row in net.history[-1]["batches"] if self.name in row]
-        if not batches:
-            return
-        mean = np.average(
-            [row[self.name] for row in batches], weights=[row[size] for row in batches]
-        )
-        is_best = self._is_best_score(mean)
-        if is_best:
-            self.best_score_ = mean
-        net.history.record(self.name, mean)
-        net.history.record(f"{self.name}_best", bool(is_best))
 
 
 class PenalisedTraining(ScikitNet):
     """A skorch net whose steps go down the sum of criterion and penalty.
 
-    The penalty is a :class:`~sklearn_ewc.quadratic.BoundPenalty`, its factor the
-    parameter `ewc_lambda`. Batches may carry weights.
+    The penalty is a :class:`~sklearn_ewc.penalty.BoundPenalty`, its factor the
+    parameter `ewc_lambda`; `penalty_step` tells how its step is taken. Batches may
+    carry weights.
     """
 
     @property
@@ -83,8 +60,8 @@ class PenalisedTraining(ScikitNet):
         options: dict[str, Any] = {"batch_size": self.batch_size}
         if "generator" in inspect.signature(iterator).parameters:
             options["generator"] = generator or torch.Generator()
-        if training and iterator is TensorBatches:
-            options["shuffle"] = True
+        if iterator is TensorBatches:
+            options.update(shuffle=training, device=self.device)
         options.update(self.get_params_for(prefix))
         if options["batch_size"] == -1:
             options["batch_size"] = len(dataset)
@@ -103,15 +80,17 @@ class PenalisedTraining(ScikitNet):
 
     def _inputs(self, X: Any) -> Any:
         """Return a batch of inputs on the device, floating numbers in the module's dtype."""
-        return self._cast(to_tensor(X, device=self.device))
+        return mapped(X, self._placed)
 
     def _target(self, y: Any) -> Tensor:
         """Return a batch of targets on the device, floating numbers in the module's dtype."""
-        return self._cast(to_tensor(y, device=self.device))
+        return self._placed(y)
 
-    def _cast(self, data: Any) -> Any:
-        dtype = TORCH_DTYPES[self.dtype_]
-        return mapped(data, lambda x: x.to(dtype) if x.is_floating_point() else x)
+    def _placed(self, data: Any) -> Tensor:
+        if not isinstance(data, Tensor):
+            data = to_tensor(data, device=self.device)
+        dtype = TORCH_DTYPES[self.dtype_] if data.is_floating_point() else None
+        return data.to(device=self.device, dtype=dtype)
 
     @property
     def _bare_module(self) -> nn.Module:
@@ -137,7 +116,8 @@ class PenalisedTraining(ScikitNet):
             return
         if self.module_.training != training:
             self._set_training(training)
-        batch_count = 0
+        begin, end = self._notifier("on_batch_begin"), self._notifier("on_batch_end")
+        history, losses = self.history, []
         for X, y, *weight in iterator:
             batch = (X, y)
             if weight:
@@ -145,48 +125,80 @@ class PenalisedTraining(ScikitNet):
                 fit_params["sample_weight"] = weights / (weight_unit or 1.0)
             if seeds is not None:
                 fit_params["seed"] = draw_seed(seeds)
-            self.notify("on_batch_begin", batch=batch, training=training)
+            begin(batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            loss = step["loss"].item()
-            if training and not math.isfinite(loss):
-                raise self._diverged(loss)
-            self.history.record_batch(f"{prefix}_loss", loss)
             size = len(X) if isinstance(X, Tensor) else get_len(X)
-            self.history.record_batch(f"{prefix}_batch_size", size)
-            self.notify("on_batch_end", batch=batch, training=training, **step)
-            batch_count += 1
-        self.history.record(f"{prefix}_batch_count", batch_count)
+            history.record_batch(f"{prefix}_batch_size", size)
+            losses.append(step["loss"].detach())
+            if end.is_heard:  # else no batch waits for its loss to leave the device
+                history.record_batch(f"{prefix}_loss", losses[-1].item())
+                end(batch=batch, training=training, **step)
+        self._record_losses(f"{prefix}_loss", losses, training)
+        history.record(f"{prefix}_batch_count", len(losses))
+
+    def _record_losses(self, name: str, losses: list[Tensor], training: bool) -> None:
+        values = torch.stack(losses).tolist() if losses else []
+        if training and not all(map(math.isfinite, values)):
+            raise self._diverged(next(value for value in values if not math.isfinite(value)))
+        rows = self.history[-1]["batches"]
+        for row, value in zip(rows[len(rows) - len(values) :], values, strict=True):
+            row[name] = value
 
     def train_step(
         self, batch: Any, penalty: BoundPenalty | None = None, **fit_params: Any
     ) -> dict[str, Any]:
         """Take one step of the optimizer down the sum of criterion and penalty.
 
-        The penalty joins after :meth:`train_step_single`, which skorch's users
+        A proximal step on the penalty follows the optimizer's on the criterion.
+        Where that is not possible or not wanted, the penalty's gradient joins that
+        of the criterion: after :meth:`train_step_single`, which skorch's users
         override, and before ``on_grad_computed``, where gradients are clipped.
         """
         accumulator = self.get_train_step_accumulator()
+        gradients = self._notifier("on_grad_computed")
+        if self.ewc_lambda == 0:
+            penalty = None
+        needs_closure = _needs_closure(self.optimizer_)
+        is_proximal = (
+            self.penalty_step == "proximal"
+            and not gradients.is_heard
+            and has_known_rates(self.optimizer_)
+        )
 
         def step_fn() -> Tensor:
             self._zero_grad_optimizer()
             step = self.train_step_single(batch, **fit_params)
             accumulator.store_step(step)
             objective = step["loss"]
-            if penalty is not None and self.ewc_lambda > 0:
+            if penalty is not None and not is_proximal:
                 penalty.add_gradient(self.ewc_lambda)
-                if _reads_objective(self.optimizer_):
+                if needs_closure:
                     objective = objective.detach() + self.ewc_lambda * penalty.value()
-            if self._heard("on_grad_computed"):
-                self.notify(
-                    "on_grad_computed",
+            if gradients.is_heard:
+                gradients(
                     named_parameters=TeeGenerator(self.get_all_learnable_params()),
                     batch=batch,
                     training=True,
                 )
             return objective
 
-        self._step_optimizer(step_fn)
+        if needs_closure:
+            self._step_optimizer(step_fn)
+        else:
+            step_fn()
+            self._step_optimizer(None)
+        if penalty is not None and is_proximal:
+            penalty.pull(self.optimizer_, self.ewc_lambda)
         return accumulator.get_step()
+
+    def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
+        optimizer = self.optimizer_
+        if set_to_none is not None or type(optimizer).zero_grad is not Optimizer.zero_grad:
+            super()._zero_grad_optimizer(set_to_none)
+            return
+        for group in optimizer.param_groups:  # the same, without torch's profiling around it
+            for p in group["params"]:
+                p.grad = None
 
     def train_step_single(
         self,
@@ -222,6 +234,12 @@ class PenalisedTraining(ScikitNet):
         """Compute the output on a batch, whose weights do not matter for it."""
         return super().evaluation_step(batch[:2], training=training)
 
+    def forward_iter(self, X: Any, training: bool = False, device: Any = "cpu") -> Iterator[Tensor]:
+        """Yield the outputs of one batch after another; small ones are joined."""
+        batches = self.get_iterator(self.get_dataset(X), training=training)
+        for batch in batches if training else joined(batches):
+            yield to_device(self.evaluation_step(batch, training=training), device=device)
+
     def infer(self, x: Any, **fit_params: Any) -> Tensor:
         """Run the module on a batch, in the module's dtype."""
         x = self._inputs(x)
@@ -247,20 +265,23 @@ class PenalisedTraining(ScikitNet):
             "lower one of them. The estimator is as it was before the call"
         )
 
+    def initialize_history(self) -> PenalisedTraining:
+        """Begin an empty history."""
+        self.history_ = TaskHistory()
+        return self
+
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Call a hook of the net and of those callbacks that have it."""
-        getattr(self, method_name)(self, **cb_kwargs)
-        for callback in self._listeners(method_name):
-            getattr(callback, method_name)(self, **cb_kwargs)
+        self._notifier(method_name)(**cb_kwargs)
 
-    def _listeners(self, method_name: str) -> list[Any]:
-        """Return the callbacks whose hook is other than that of skorch's base class."""
-        idle = getattr(Callback, method_name)
-        return [cb for _, cb in self.callbacks_ if getattr(type(cb), method_name) is not idle]
-
-    def _heard(self, method_name: str) -> bool:
-        own = getattr(type(self), method_name) is not getattr(NeuralNet, method_name)
-        return own or bool(self._listeners(method_name))
+    def _notifier(self, method_name: str) -> _Notifier:
+        """Return what :meth:`notify` calls, looked up once for many batches."""
+        listeners = [cb for _, cb in self.callbacks_ if _overrides(type(cb), Callback, method_name)]
+        return _Notifier(
+            self,
+            [getattr(part, method_name) for part in (self, *listeners)],
+            is_heard=bool(listeners) or _overrides(type(self), NeuralNet, method_name),
+        )
 
     def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[Any, Any]:
         """Return skorch's arguments; for Adam the fused variant, unless set otherwise."""
@@ -270,11 +291,30 @@ class PenalisedTraining(ScikitNet):
         return args, kwargs
 
 
+@dataclass(frozen=True)
+class _Notifier:
+    """The hooks of one name: the net's, and those of callbacks that have more than skorch's."""
+
+    net: NeuralNet
+    hooks: list[Any]
+    is_heard: bool
+
+    def __call__(self, **cb_kwargs: Any) -> None:
+        for hook in self.hooks:
+            hook(self.net, **cb_kwargs)
+
+
+def _has_other(cls: type, base: type, name: str) -> bool:
+    return getattr(cls, name) is not getattr(base, name)
+
+
+_overrides: Callable[[Any, Any, str], bool] = lru_cache(_has_other)
+
 _VARIANTS = {"fused", "foreach", "capturable", "differentiable"}
 
 
-def _reads_objective(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether an optimizer may use the value that its closure returns.
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether an optimizer may ask for the objective more than once, or for its value.
 
     Of torch's own, a line search does; of others, anyone may.
     """

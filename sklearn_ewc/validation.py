@@ -21,6 +21,7 @@ from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
 
 from .fisher import FISHER_KINDS
+from .penalty import PENALTY_STEPS
 
 FLOATS = (np.float64, np.float32)
 
@@ -66,9 +67,10 @@ def check_settings(estimator: Any) -> None:
     for name in estimator._params_to_validate:
         if name.endswith("_"):  # skorch lets them pass, as its own attributes
             raise ValueError(f"{type(estimator).__name__} has no parameter {name!r}")
-    if estimator.fisher not in FISHER_KINDS:
-        known = ", ".join(map(repr, FISHER_KINDS))
-        raise ValueError(f"fisher must be one of {known}, got {estimator.fisher!r}")
+    for name, known in (("fisher", FISHER_KINDS), ("penalty_step", PENALTY_STEPS)):
+        if (value := getattr(estimator, name)) not in known:
+            listed = ", ".join(map(repr, known))
+            raise ValueError(f"{name} must be one of {listed}, got {value!r}")
 
 
 def check_not_negative(name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from sklearn_ewc.batches import TensorBatches, WeightedDataset, whole_tensors
+from sklearn_ewc.nested import leaves
 
 X, Y = np.arange(20.0).reshape(10, 2), np.arange(10.0).reshape(10, 1)
 
@@ -96,3 +97,23 @@ def test_a_weighted_dataset_has_the_rows_of_the_first():
     assert len(dataset) == 10
     x, y, weight = dataset[3]
     assert (x.tolist(), y.tolist(), weight.item()) == ([6.0, 7.0], [3.0], 3.0)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(DATASETS.keys() - {"transforming", "weights of a transforming"})
+)
+def test_whole_tensors_are_put_on_the_device_once(name, monkeypatch):
+    moved = []
+    to = torch.Tensor.to
+
+    def recorded(tensor, *args, **kwargs):
+        if args == ("meta",):
+            moved.append(tensor)
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", recorded)
+    batches = TensorBatches(DATASETS[name], 4, shuffle=True, device="meta")
+    for _ in range(3):
+        parts = [part for batch in batches for part in leaves(batch)]
+        assert {part.device.type for part in parts} == {"meta"}
+    assert len(moved) == len(leaves(next(iter(batches))))

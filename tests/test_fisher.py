@@ -237,6 +237,7 @@ def test_the_mode_comes_back_after_an_error_too():
 
 def test_batches_are_seen_once_and_one_at_a_time():
     module, X = module_and_inputs("mlp")
+    X, target = X.repeat(80, 1), TARGET.repeat(80, 1)
     seen = []
 
     def stream():
@@ -244,10 +245,37 @@ def test_batches_are_seen_once_and_one_at_a_time():
             assert sum(batch() is not None for batch in seen) <= 1
             batch = X.clone()
             seen.append(weakref.ref(batch))
-            yield batch, TARGET
+            yield batch, target
 
     streamed = diagonal_fisher(module, nn.MSELoss(), stream())
-    torch.testing.assert_close(streamed, diagonal_fisher(module, nn.MSELoss(), [(X, TARGET)]))
+    torch.testing.assert_close(streamed, diagonal_fisher(module, nn.MSELoss(), [(X, target)]))
+
+
+CONVOLUTIONS = [
+    (nn.Conv1d, (2, 7), {"stride": 2, "padding": 1}),
+    (nn.Conv1d, (2, 9), {"dilation": 2, "groups": 2}),
+    (nn.Conv1d, (2, 7), {"padding": "same"}),
+    (nn.Conv2d, (2, 5, 6), {"stride": (1, 2), "padding": (0, 2), "bias": False}),
+    (nn.Conv2d, (4, 5, 5), {"groups": 2, "dilation": 2, "padding": 2}),
+    (nn.Conv2d, (2, 5, 5), {"padding": 1, "padding_mode": "circular"}),
+    (nn.Conv3d, (2, 4, 4, 5), {"padding": 1, "stride": 2}),
+    (nn.ConvTranspose1d, (2, 4), {"stride": 2}),
+]
+
+
+@pytest.mark.parametrize("kind", FISHER_KINDS)
+@pytest.mark.parametrize(("layer", "shape", "options"), CONVOLUTIONS)
+def test_convolutions_of_every_geometry_equal_one_autograd_call_per_sample(
+    layer, shape, options, kind
+):
+    torch.manual_seed(0)
+    X = normal(N_SAMPLES, *shape)
+    convolution = layer(shape[0], 4, 3, **options).double()
+    n_features = convolution(X)[0].numel()
+    module = nn.Sequential(convolution, nn.Tanh(), nn.Flatten(), nn.Linear(n_features, 2).double())
+    found = diagonal_fisher(module, nn.MSELoss(), in_batches(3, X, TARGET), kind)
+    expected = reference.fisher(module, nn.MSELoss(), X, TARGET, kind)
+    torch.testing.assert_close(found, expected)
 
 
 def test_fisher_has_the_dtype_of_the_parameters():

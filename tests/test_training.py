@@ -58,7 +58,15 @@ def test_slicing_batches_trains_to_the_same_parameters_as_skorchs_loader(tasks):
 def test_two_tasks_equal_the_seeds_algorithm(tasks):
     lambdas, lr, epochs = [0.0, 3e3], 0.01, 50
     module = MLP(1, hidden_layer_sizes=(10,)).double()
-    net = EWCRegressor(module, fisher="batch", damping=0.0, batch_size=-1, lr=lr, max_epochs=epochs)
+    net = EWCRegressor(
+        module,
+        fisher="batch",
+        damping=0.0,
+        penalty_step="gradient",
+        batch_size=-1,
+        lr=lr,
+        max_epochs=epochs,
+    )
     data = [(torch.as_tensor(X), torch.as_tensor(y).unsqueeze(1)) for X, y in tasks[:2]]
     for (X, y), ewc_lambda in zip(tasks[:2], lambdas, strict=True):
         net.set_params(ewc_lambda=2 * ewc_lambda)  # the seed's penalty has no factor ½
@@ -76,7 +84,29 @@ def test_two_tasks_equal_the_seeds_algorithm(tasks):
     "options",
     [
         {"optimizer": torch.optim.Adam, "lr": 0.01, "max_epochs": 400},
+        {"optimizer": torch.optim.Adam, "optimizer__amsgrad": True, "lr": 0.01, "max_epochs": 400},
+        {
+            "optimizer": torch.optim.AdamW,
+            "optimizer__weight_decay": 0.0,
+            "lr": 0.01,
+            "max_epochs": 400,
+        },
         {"optimizer": torch.optim.SGD, "lr": 0.02, "max_epochs": 2000},
+        {
+            "optimizer": torch.optim.SGD,
+            "optimizer__momentum": 0.9,
+            "optimizer__dampening": 0.5,
+            "lr": 0.02,
+            "max_epochs": 1000,
+        },
+        {
+            "optimizer": torch.optim.SGD,
+            "optimizer__momentum": 0.9,
+            "optimizer__nesterov": True,
+            "lr": 0.005,
+            "max_epochs": 1000,
+        },
+        {"optimizer": torch.optim.NAdam, "lr": 0.01, "max_epochs": 400},
         {
             "optimizer": torch.optim.LBFGS,
             "optimizer__line_search_fn": "strong_wolfe",
@@ -84,7 +114,7 @@ def test_two_tasks_equal_the_seeds_algorithm(tasks):
             "max_epochs": 20,
         },
     ],
-    ids=["Adam", "SGD", "LBFGS"],
+    ids=["Adam", "AMSGrad", "AdamW", "SGD", "momentum", "Nesterov", "NAdam", "LBFGS"],
 )
 def test_every_optimizer_finds_the_minimum_of_loss_and_penalty(options):
     rng = np.random.RandomState(0)
@@ -101,6 +131,42 @@ def test_every_optimizer_finds_the_minimum_of_loss_and_penalty(options):
         total = slope_of_loss + slope_of_penalty.flatten()
         assert total.abs().max() < 1e-3
         assert slope_of_penalty.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_no_lambda_is_too_large_for_a_proximal_step(tasks, optimizer):
+    moved = {}
+    for ewc_lambda in (1e2, 1e6, 1e12):
+        net = quick(optimizer=optimizer, ewc_lambda=ewc_lambda, lr=0.01).partial_fit(*tasks[0])
+        before = parameters(net)
+        net.partial_fit(*tasks[1])
+        moved[ewc_lambda] = float((parameters(net) - before).abs().max())
+    assert moved[1e2] > moved[1e6] > moved[1e12]
+    assert moved[1e12] < 1e-8
+
+
+def test_whoever_listens_to_gradients_gets_those_of_the_whole_objective(tasks):
+    class Listens(Callback):
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            pass
+
+    listening = learn(quick(ewc_lambda=30.0, callbacks=[Listens()]), tasks[:2])
+    asked_for = learn(quick(ewc_lambda=30.0, penalty_step="gradient"), tasks[:2])
+    proximal = learn(quick(ewc_lambda=30.0), tasks[:2])
+    assert torch.equal(parameters(listening), parameters(asked_for))
+    assert not torch.equal(parameters(proximal), parameters(asked_for))
+
+
+def test_a_schedule_of_rates_leaves_the_minimum_where_it_is():
+    rng = np.random.RandomState(0)
+    tasks = [(rng.randn(30, 3), rng.randn(30)) for _ in range(2)]
+    options = {"optimizer": torch.optim.SGD, "lr": 0.1, "batch_size": -1, "max_epochs": 2000}
+    schedule = LRScheduler("ExponentialLR", gamma=0.999)
+    ends = [
+        parameters(learn(quick(module=nn.Linear, callbacks=callbacks, **options), tasks))
+        for callbacks in ([], [schedule])
+    ]
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)
 
 
 def test_gradient_clipping_sees_the_penalty(tasks):
@@ -218,6 +284,20 @@ def test_scores_schedules_and_progress_bars_run_over_tasks(tasks, capsys):
     assert net.history[0, "event_lr"] > net.history[4, "event_lr"]
 
 
+def test_the_loss_of_a_batch_is_there_when_a_callback_hears_of_its_end(tasks):
+    seen = []
+
+    class Reads(Callback):
+        def on_batch_end(self, net, training, **kwargs):
+            seen.append(net.history[-1, "batches", -1, "train_loss"])
+
+    heard = quick(callbacks=[Reads()]).partial_fit(*tasks[0])
+    unheard = quick().partial_fit(*tasks[0])
+    rows = [row["train_loss"] for epoch in unheard.history for row in epoch["batches"]]
+    assert seen == rows
+    assert torch.equal(parameters(heard), parameters(unheard))
+
+
 def test_callbacks_are_told_of_every_task(tasks):
     calls = []
 
@@ -251,7 +331,8 @@ def test_callbacks_can_be_disabled(tasks):
 
 
 def test_divergence_names_epoch_rate_and_lambda(tasks):
-    net = quick(optimizer=torch.optim.SGD, ewc_lambda=3.0).partial_fit(*tasks[0])
+    net = quick(optimizer=torch.optim.SGD, ewc_lambda=3.0, penalty_step="gradient")
+    net.partial_fit(*tasks[0])
     before = parameters(net)
     X, y = tasks[1]
     with pytest.raises(FloatingPointError, match=r"epoch \d, task 2, with lr=1e.30.*ewc_lambda=3"):

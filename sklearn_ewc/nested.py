@@ -36,22 +36,21 @@ def joined(batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     stay as they are, and so do batches that differ in more than their number of rows.
     """
     pending: list[tuple[Any, ...]] = []
+    pending_kind, n_rows, n_numbers = None, 0, 0
     for batch in batches:
-        if pending and not (_kind(batch) == _kind(pending[0]) and _is_small([*pending, batch])):
+        kind, size = _kind(batch), len(batch[1])
+        numbers = sum(part.numel() for part in leaves(batch)) if kind else 0
+        fits = n_rows + size <= _JOINED_ROWS and n_numbers + numbers <= _JOINED_NUMBERS
+        if pending and not (fits and kind == pending_kind):
             yield _concatenated(pending)
-            pending = []
+            pending, n_rows, n_numbers = [], 0, 0
+        if kind is None or size > _JOINED_ROWS // 2 or numbers > _JOINED_NUMBERS // 2:
+            yield batch
+            continue
         pending.append(batch)
-        if _kind(batch) is None or not _is_small(pending):
-            yield _concatenated(pending)
-            pending = []
+        pending_kind, n_rows, n_numbers = kind, n_rows + size, n_numbers + numbers
     if pending:
         yield _concatenated(pending)
-
-
-def _is_small(batches: list[tuple[Any, ...]]) -> bool:
-    n_rows = sum(len(batch[1]) for batch in batches)
-    n_numbers = sum(part.numel() for part in leaves(batches))
-    return n_rows <= _JOINED_ROWS and n_numbers <= _JOINED_NUMBERS
 
 
 def _kind(batch: tuple[Any, ...]) -> Any:

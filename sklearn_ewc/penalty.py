@@ -66,67 +66,88 @@ class BoundPenalty:
             torch._foreach_sub_(shift, chosen(self._remainder))
         torch._foreach_addcmul_(gradients, shift, chosen(self._stiffness), value=ewc_lambda)
 
-    @torch.no_grad()
     def pull(self, optimizer: torch.optim.Optimizer, ewc_lambda: float) -> None:
         """Take the proximal step that follows a step of `optimizer` down the criterion.
 
         For an optimizer of which :func:`has_known_rates` is true.
         """
-        groups = optimizer.param_groups
-        settings = [(ewc_lambda, float(g["lr"]), *map(g.get, _RATE_SETTINGS)) for g in groups]
-        if [pull.settings for pull in self._pulls] != settings:
-            terms = zip(self.params, self._centre, self._stiffness, strict=True)
-            by_parameter = {p: term for p, *term in terms if p.requires_grad}
-            self._pulls = [
-                _Pull(group, by_parameter, one) for group, one in zip(groups, settings, strict=True)
-            ]
-        for pull in self._pulls:
-            pull.take(optimizer)
-
-
-_RATE_SETTINGS = ("momentum", "dampening", "betas", "eps")
+        with torch.no_grad():
+            if not self._pulls or not all(pull.holds(ewc_lambda) for pull in self._pulls):
+                terms = zip(self.params, self._centre, self._stiffness, strict=True)
+                by_parameter = {p: term for p, *term in terms if p.requires_grad}
+                self._pulls = [
+                    _Pull(group, by_parameter, ewc_lambda) for group in optimizer.param_groups
+                ]
+            for pull in self._pulls:
+                pull.take(optimizer)
 
 
 class _Pull:
     """The proximal steps of one group of parameters, as long as its settings stay.
 
-    Adam's rates are averages over its last 1,000 steps; α follows them at every
-    step first, at every twentieth in the end.
+    Adam's rates are averages over its last 1/(1 − β₂) steps; α follows them.
     """
 
     def __init__(
-        self, group: dict[str, Any], by_parameter: dict[Tensor, list[Tensor]], settings: Any
+        self, group: dict[str, Any], by_parameter: dict[Tensor, list[Tensor]], ewc_lambda: float
     ) -> None:
         self.group = group
-        self.settings = settings
+        self.ewc_lambda, self.lr = ewc_lambda, float(group["lr"])
+        self.momentum, self.betas = group.get("momentum", 0), group.get("betas")
         self.params = [p for p in group["params"] if p in by_parameter]
         self.centre = [by_parameter[p][0] for p in self.params]
         stiffness = flat(by_parameter[p][1] for p in self.params)
-        reach = min(settings[0] * _rate(group), torch.finfo(stiffness.dtype).max)
+        reach = min(ewc_lambda * self.rate, torch.finfo(stiffness.dtype).max)
         self.resistance = 1 / (stiffness * reach)  # 1/(ηλS), ∞ at S = 0
         self.share = torch.empty_like(stiffness)
         self.shares = parts(self.share, self.params)
         self.n_taken = self.n_due = 0
+
+    @property
+    def rate(self) -> float:
+        """η, but for what Adam divides it by: the step where the gradient is, and stays, 1.
+
+        SGD's momentum adds up the gradients of many steps.
+        """
+        if self.momentum == 0:
+            return self.lr
+        return self.lr * (1 - self.group["dampening"]) / (1 - self.momentum)
+
+    def holds(self, ewc_lambda: float) -> bool:
+        """Tell whether what α depends on is as it was; a schedule may change it."""
+        return (
+            self.group["lr"] == self.lr
+            and ewc_lambda == self.ewc_lambda
+            and self.group.get("momentum", 0) == self.momentum
+            and self.group.get("betas") is self.betas
+        )
 
     def take(self, optimizer: torch.optim.Optimizer) -> None:
         if not self.params:
             return
         if self.n_taken == self.n_due:
             self.renew(optimizer)
-            self.n_due += min(1 + self.n_taken // 5, 20) if "betas" in self.group else 0
+            self.n_due += self.n_lasting
         self.n_taken += 1
         torch._foreach_lerp_(self.params, self.centre, self.shares)
 
+    @property
+    def n_lasting(self) -> int:
+        """How many steps α holds: a fiftieth of those that Adam averages over, fewer at first."""
+        if not self.betas:
+            return 0
+        return int(min(1 + self.n_taken // 5, max(1, 0.02 / (1 - self.betas[1]))))
+
     def renew(self, optimizer: torch.optim.Optimizer) -> None:
         """Set α = 1 / (1 + 1/(ηλS)): 0 at S = 0, and 1 where ηλS overflows."""
-        if "betas" in self.group:
+        if self.betas:
             name = "max_exp_avg_sq" if self.group["amsgrad"] else "exp_avg_sq"
             states = [optimizer.state.get(p, {}) for p in self.params]  # {}: not used so far
             pairs = zip(states, self.params, strict=True)
             squares = [state[name] if state else torch.zeros_like(p) for state, p in pairs]
             n_steps = next((state["step"] for state in states if state), 1)
             torch.cat([square.reshape(-1) for square in squares], out=self.share)
-            self.share.div_(1 - self.group["betas"][1] ** n_steps)
+            self.share.div_(1 - self.betas[1] ** n_steps)
             self.share.sqrt_().add_(self.group["eps"]).mul_(self.resistance)
         else:
             self.share.copy_(self.resistance)
@@ -141,14 +162,3 @@ def has_known_rates(optimizer: torch.optim.Optimizer) -> bool:
         if group["maximize"] or group.get("momentum", 0) >= 1:
             return False
     return True
-
-
-def _rate(group: dict[str, Any]) -> float:
-    """Return η, but for what Adam divides it by: the step where the gradient is, and stays, 1.
-
-    SGD's momentum adds up the gradients of many steps.
-    """
-    momentum = group.get("momentum", 0)
-    if momentum == 0:
-        return group["lr"]
-    return group["lr"] * (1 - group["dampening"]) / (1 - momentum)

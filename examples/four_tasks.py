@@ -140,6 +140,7 @@ def main():
     by_hand = clone(net).set_params(
         fisher="batch",
         damping=0.0,
+        penalty_step="gradient",
         optimizer=torch.optim.Adam,
         optimizer__fused=False,  # its squared gradients hang on rounding
         lr=1e-3,

@@ -1,8 +1,11 @@
 """Modules, datasets, weights and randomness: what a net learns tasks from."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
+from skorch import NeuralNet
 from skorch.callbacks import (
     EpochScoring,
 )
@@ -207,6 +210,16 @@ def test_a_net_initialized_by_hand_takes_saved_parameters(tasks, tmp_path):
     assert torch.equal(parameters(by_hand), before)
 
 
+def test_predictions_equal_those_of_skorchs_batches(tasks):
+    net = quick(batch_size=7).partial_fit(*tasks[0])
+    X = tasks[1][0]
+    batches = list(NeuralNet.forward_iter(net, X))
+    assert len(batches) == -(-len(X) // 7)
+    assert len(list(net.forward_iter(X))) == 1
+    expected = torch.cat(batches).flatten().numpy()
+    np.testing.assert_allclose(net.predict(X), expected, rtol=1e-12)
+
+
 def test_a_last_batch_too_small_for_batch_norm_can_be_dropped(tasks):
     module = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
     X, y = tasks[0]
@@ -345,3 +358,19 @@ def test_recurrent_nets_have_a_fisher_on_cuda():
     X = np.random.RandomState(0).randn(20, 5, 2).astype(np.float32)
     net = quick(module=Recurrent, device="cuda").partial_fit(X, X.mean((1, 2)))
     assert net.partial_fit(X, X.mean((1, 2))).n_tasks_ == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_no_batch_waits_for_the_cuda_device(tasks):
+    waits = []
+    for batch_size in (100, 5):
+        net = quick(device="cuda", batch_size=batch_size, max_epochs=3).partial_fit(*tasks[0])
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                net.partial_fit(*tasks[1])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchroniz" in str(warning.message) for warning in caught))
+    assert waits[0] == waits[1]

@@ -4,6 +4,15 @@ from .fisher import diagonal_fisher
 from .memory import Memory, Task
 from .modules import MLP
 from .regressor import EWCRegressor
+from .selection import TaskKFold, search_lambda
 
-__all__ = ["MLP", "EWCRegressor", "Memory", "Task", "diagonal_fisher"]
+__all__ = [
+    "MLP",
+    "EWCRegressor",
+    "Memory",
+    "Task",
+    "TaskKFold",
+    "diagonal_fisher",
+    "search_lambda",
+]
 __version__ = "0.1.0"

@@ -18,6 +18,8 @@ from torch import Tensor
 from .penalty import BoundPenalty
 from .quadratic import FlatQuadratic, Quadratic, Tensors
 
+MODES = ("offline", "online")
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -103,6 +105,14 @@ class Memory:
         float32) or only the sums that the penalty needs, whose size does not
         grow. The penalty is the same.
 
+    mode : {"offline", "online"}, default="offline"
+        "offline" adds a penalty for every task, each around its own anchor [1]_.
+        "online" keeps one: a running sum of the tasks' curvatures, around the
+        anchor of the last task alone [2]_.
+    gamma : float, default=1.0
+        γ, by how much the running sum shrinks with every task; less than 1 lets
+        old tasks fade. For ``mode="online"``.
+
     Attributes
     ----------
     tasks : tuple of Task
@@ -120,10 +130,15 @@ class Memory:
     and costs the same after 1,000 tasks as after one. It is kept in float64 and
     used in the dtype of the parameters, c centred so that no digits cancel.
 
+    Online, S ← γ S + A_K and c is the last anchor θ*_K. The earlier anchors are
+    forgotten, on the grounds that the last one was held close to them.
+
     References
     ----------
     .. [1] Kirkpatrick et al., "Overcoming catastrophic forgetting in neural
        networks", PNAS 114 (2017), equation 3.
+    .. [2] Schwarz et al., "Progress & Compress: A scalable framework for
+       continual learning", ICML (2018), equations 8 and 9.
 
     Examples
     --------
@@ -137,9 +152,17 @@ class Memory:
     """
 
     store_tasks: bool = True
+    mode: str = "offline"
+    gamma: float = 1.0
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     n_tasks: int = 0
     quadratic: Quadratic = field(default=Quadratic({}, {}, {}), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be 'offline' or 'online', got {self.mode!r}")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma must be between 0 and 1, got {self.gamma!r}")
 
     def consolidate(self, task: Task) -> Memory:
         """Return a memory that holds `task` too. This one is unchanged.
@@ -161,15 +184,18 @@ class Memory:
                     f"parameter {name!r} has shape {tuple(anchor.shape)} in this task "
                     f"and {tuple(known[name].shape)} in the memory"
                 )
-        return Memory(
-            store_tasks=self.store_tasks,
+        earlier = self.quadratic
+        if self.mode == "online":
+            earlier = earlier.moved(task.anchor).scaled(self.gamma)
+        return replace(
+            self,
             tasks=(*self.tasks, task) if self.store_tasks else (),
             n_tasks=self.n_tasks + 1,
-            quadratic=self.quadratic.added(task.anchor, task.curvature()),
+            quadratic=earlier.added(task.anchor, task.curvature()),
         )
 
     def penalty(self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Tensor:
-        """Return ½ Σ_k w_k Σ_i (F_k,i + floor_k) (θ_i − θ*_k,i)², without λ.
+        """Return ½ Σ_k w_k Σ_i (F_k,i + floor_k) (θ_i − θ*_k,i)², or its online kin, without λ.
 
         Parameters
         ----------

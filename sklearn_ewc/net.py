@@ -54,8 +54,11 @@ class EWCNet(PenalisedTraining):
         self._begin_task(data)
         self._train(train, valid, stochastic)
         self.notify("on_train_end", X=data.X, y=data.y)
-        memory = replace(self.memory_, store_tasks=self.store_tasks)
+        memory = replace(self.memory_, **self._memory_settings())
         self.memory_ = memory.consolidate(self._finished_task(train, task_weight))
+
+    def _memory_settings(self) -> dict[str, Any]:
+        return {"store_tasks": self.store_tasks, "mode": self.mode, "gamma": self.gamma}
 
     def _rehearse(self, dataset: Any) -> bool:
         """Try the first batch, to fail before anything is trained; tell if training is random."""

@@ -55,6 +55,20 @@ class Quadratic:
             stiffness[name] = total
         return Quadratic(centre, remainder, stiffness, constant)
 
+    def moved(self, anchor: Tensors) -> Quadratic:
+        """Return this with its minimum, of value 0, at `anchor`."""
+        centre = {**self.centre, **{name: anchor[name] for name in anchor if name in self.centre}}
+        remainder = {
+            name: torch.zeros_like(value) if name in anchor else value
+            for name, value in self.remainder.items()
+        }
+        return Quadratic(centre, remainder, self.stiffness)
+
+    def scaled(self, factor: float) -> Quadratic:
+        """Return this times a factor."""
+        stiffness = {name: factor * value for name, value in self.stiffness.items()}
+        return Quadratic(self.centre, self.remainder, stiffness, factor * self.constant)
+
     def to(self, device: str | torch.device) -> Quadratic:
         """Return the same quadratic on another device."""
         centre, remainder, stiffness = (

@@ -76,6 +76,13 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         Keep the parameters and the Fisher of every task in ``memory_.tasks``
         (8 bytes per parameter and task in float32), or only the two sums that
         training needs. Training is the same.
+    mode : {"offline", "online"}, default="offline"
+        "offline" penalises the distance to every old task's parameters, "online"
+        that to the last task's alone, under a running Fisher; see
+        :class:`~sklearn_ewc.Memory`. Both cost the same.
+    gamma : float, default=1.0
+        γ in [0, 1], by how much the running Fisher of "online" shrinks with every
+        task. Less than 1 lets old tasks fade.
     penalty_step : {"proximal", "gradient"}, default="proximal"
         How a step goes down the penalty. "proximal" lets the optimizer step down
         the criterion and then solves for the penalty exactly, so that no λ is too
@@ -182,6 +189,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         fisher: str = "exact",
         damping: float = 0.01,
         store_tasks: bool = True,
+        mode: str = "offline",
+        gamma: float = 1.0,
         penalty_step: str = "proximal",
         criterion: Any = torch.nn.MSELoss,
         optimizer: Any = torch.optim.Adam,
@@ -229,6 +238,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         self.fisher = fisher
         self.damping = damping
         self.store_tasks = store_tasks
+        self.mode = mode
+        self.gamma = gamma
         self.penalty_step = penalty_step
         self.random_state = random_state
 
@@ -278,7 +289,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
             data = self._checked(X, y, sample_weight, first=not continued)
             tasks = [data] if task is None else self._split_by_task(data, task)
             if continued:
-                self.memory_ = Memory(store_tasks=self.store_tasks)
+                self.memory_ = Memory(**self._memory_settings())
                 self.initialize_history()
             else:
                 self.initialize()
@@ -375,7 +386,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         for example, sizes that only the data know have to be given:
         ``module__n_features``. The module is then float32.
         """
-        self.memory_ = Memory(store_tasks=self.store_tasks)
+        self.memory_ = Memory(**self._memory_settings())
         self.seed_ = base_seed(self.random_state)
         if not hasattr(self, "dtype_"):
             self.dtype_, self.y_is_flat_ = np.dtype(np.float32), True

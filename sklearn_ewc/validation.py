@@ -21,6 +21,7 @@ from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
 
 from .fisher import FISHER_KINDS
+from .memory import MODES
 from .penalty import PENALTY_STEPS
 
 FLOATS = (np.float64, np.float32)
@@ -67,7 +68,11 @@ def check_settings(estimator: Any) -> None:
     for name in estimator._params_to_validate:
         if name.endswith("_"):  # skorch lets them pass, as its own attributes
             raise ValueError(f"{type(estimator).__name__} has no parameter {name!r}")
-    for name, known in (("fisher", FISHER_KINDS), ("penalty_step", PENALTY_STEPS)):
+    check_not_negative("gamma", estimator.gamma)
+    if estimator.gamma > 1:
+        raise ValueError(f"gamma must be at most 1, got {estimator.gamma!r}")
+    choices = (("fisher", FISHER_KINDS), ("mode", MODES), ("penalty_step", PENALTY_STEPS))
+    for name, known in choices:
         if (value := getattr(estimator, name)) not in known:
             listed = ", ".join(map(repr, known))
             raise ValueError(f"{name} must be one of {listed}, got {value!r}")

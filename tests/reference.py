@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -49,6 +50,15 @@ def penalty(tasks, params):
         for name, importance in task.fisher.items():
             distance = params[name].double() - task.anchor[name].double()
             total = total + 0.5 * task.weight * ((importance.double() + floor) * distance**2).sum()
+    return total
+
+
+def online_penalty(tasks, gamma, params):
+    """Return ½ Σ_k γ^(K−k) w_k Σ_i (F_k,i + δ_k mean(F_k)) (θ_i − θ*_K,i)², term by term."""
+    total = torch.zeros((), dtype=torch.float64)
+    for age, task in enumerate(reversed(tasks)):
+        faded = replace(task, anchor=tasks[-1].anchor, weight=gamma**age * task.weight)
+        total = total + penalty([faded], params)
     return total
 
 

@@ -61,6 +61,39 @@ def test_collapsed_penalty_equals_the_sum_over_tasks(seed, store_tasks):
     torch.testing.assert_close(gradient, slope, rtol=1e-9, atol=1e-10)
 
 
+@given(seed=seeds, gamma=st.floats(0.0, 1.0))
+def test_online_penalty_is_a_running_sum_around_the_last_anchor(seed, gamma):
+    tasks, params = random_tasks(seed)
+    memory = memory_of(tasks, mode="online", gamma=gamma, store_tasks=False)
+    value, gradient = value_and_gradient(memory.penalty, params)
+    expected, slope = value_and_gradient(
+        lambda p: reference.online_penalty(tasks, gamma, p), params
+    )
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradient, slope, rtol=1e-9, atol=1e-10)
+
+
+def test_online_and_offline_agree_on_one_task():
+    tasks, params = random_tasks(3, n_tasks=1)
+    offline, online = (memory_of(tasks, mode=mode) for mode in ("offline", "online"))
+    assert offline.penalty(params) == online.penalty(params)
+
+
+def test_online_a_frozen_parameter_keeps_its_anchor():
+    w, b = {"w": torch.tensor([1.0])}, {"b": torch.tensor([2.0])}
+    memory = memory_of([Task({**w, **b}, {**w, **b}), Task(b, b)], mode="online", gamma=0.5)
+    params = {"w": torch.tensor([5.0]), "b": torch.tensor([7.0])}
+    expected = 0.5 * (0.5 * 1.0 * 4.0**2 + (0.5 * 2.0 + 2.0) * 5.0**2)
+    assert memory.penalty(params) == pytest.approx(expected)
+
+
+def test_a_memory_of_unknown_mode_or_growing_gamma_is_refused():
+    with pytest.raises(ValueError, match="'offline' or 'online', got 'Online'"):
+        Memory(mode="Online")
+    with pytest.raises(ValueError, match="gamma must be between 0 and 1, got 1.5"):
+        Memory(gamma=1.5)
+
+
 def test_collapse_keeps_its_digits_in_float32_after_100_close_tasks():
     tasks, params = random_tasks(0, n_tasks=100, spread=1e-4, dtype=torch.float32)
     _, gradient = value_and_gradient(memory_of(tasks).penalty, params)

@@ -14,7 +14,7 @@ from skorch.helper import SliceDataset, predefined_split
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sklearn_ewc import MLP, EWCRegressor
+from sklearn_ewc import MLP, EWCRegressor, Memory
 
 from .helpers import learn, parameters, parameters_of, quick
 
@@ -208,6 +208,20 @@ def test_a_net_initialized_by_hand_takes_saved_parameters(tasks, tmp_path):
     before = parameters(by_hand).clone()
     assert by_hand.set_params(max_epochs=0).partial_fit(X, y).n_tasks_ == 1
     assert torch.equal(parameters(by_hand), before)
+
+
+def test_online_a_task_is_learned_under_the_running_fisher_at_the_last_anchor(tasks):
+    options = {"ewc_lambda": 30.0, "max_epochs": 30}
+    net = learn(quick(mode="online", gamma=0.5, **options), tasks[:3])
+    expected = Memory(mode="online", gamma=0.5)
+    for task in net.memory_.tasks:
+        expected = expected.consolidate(task)
+    probe = {name: p.detach() + 0.1 for name, p in net.module_.named_parameters()}
+    torch.testing.assert_close(net.memory_.penalty(probe), expected.penalty(probe))
+    offline = learn(quick(**options), tasks[:3])
+    two = [learn(quick(mode=mode, **options), tasks[:2]) for mode in ("online", "offline")]
+    assert torch.equal(*map(parameters, two))  # the modes part after the second task
+    assert not torch.equal(parameters(net), parameters(offline))
 
 
 def test_predictions_equal_those_of_skorchs_batches(tasks):

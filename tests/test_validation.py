@@ -83,6 +83,10 @@ BAD_SETTINGS = {
     "negative damping": ({"damping": -0.1}, "damping.*-0.1"),
     "infinite damping": ({"damping": np.inf}, "damping.*inf"),
     "unknown fisher": ({"fisher": "Exact"}, "'exact', 'empirical', 'batch', got 'Exact'"),
+    "unknown mode": ({"mode": "Online"}, "mode must be one of 'offline', 'online', got 'Online'"),
+    "unknown step": ({"penalty_step": "prox"}, "'proximal', 'gradient', got 'prox'"),
+    "negative gamma": ({"gamma": -0.1}, "gamma must be a finite number >= 0, got -0.1"),
+    "growing gamma": ({"gamma": 1.5}, "gamma must be at most 1, got 1.5"),
     "no curvature": ({"criterion": nn.L1Loss}, "L1Loss has no curvature.*'empirical'"),
 }
 

@@ -1,0 +1,128 @@
+"""Compare rules that choose λ from the new task and the memory alone.
+
+The old data are gone, so no score on the old tasks can be had. Each rule learns
+the new task from three quarters of its samples at every λ of a grid, and reads
+the error on the last quarter and the memory's penalty, which is an estimate, to
+second order, of what the old tasks' errors have grown by:
+
+- "estimated total": the λ of the least sum of both errors;
+- "new task within 10 %" (or 50 %): the largest λ whose error on the new task is
+  at most 1.1 (1.5) times the least.
+
+Against them stand the fixed default, and the one λ that is best for a scenario,
+which nobody knows beforehand. Every figure is the R² on held-out samples after
+the last task, averaged over tasks and seeds.
+
+Run: python examples/benchmarks/lambda_rules.py [--seeds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from scenarios import SCENARIOS
+from sklearn.metrics import mean_squared_error
+from sklearn.model_selection import train_test_split
+
+from sklearn_ewc import EWCRegressor
+
+LAMBDAS = [0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
+
+
+def estimated_total(path):
+    """Return the λ of the least error on the new task plus estimated error on the old ones."""
+    return min(path, key=lambda one: one["error"] + one["penalty"])["ewc_lambda"]
+
+
+def within(tolerance):
+    """Return the rule of the largest λ whose error on the new task is near the least."""
+
+    def rule(path):
+        least = min(one["error"] for one in path)
+        return max(one["ewc_lambda"] for one in path if one["error"] <= tolerance * least)
+
+    return rule
+
+
+RULES = {
+    "estimated total": estimated_total,
+    "new task within 10 %": within(1.1),
+    "new task within 50 %": within(1.5),
+}
+
+
+def path_of(net, X, y):
+    """Return the error on held-out samples of a new task, and the penalty, at every λ."""
+    X_train, X_valid, y_train, y_valid = train_test_split(X, y, random_state=0)
+    path = []
+    for ewc_lambda in LAMBDAS:
+        trial = copy.deepcopy(net).set_params(ewc_lambda=ewc_lambda)
+        trial.partial_fit(X_train, y_train)
+        path.append(
+            {
+                "ewc_lambda": ewc_lambda,
+                "error": mean_squared_error(y_valid, trial.predict(X_valid)),
+                "penalty": float(net.memory_.penalty(trial.module_.named_parameters())),
+            }
+        )
+    return path
+
+
+def run(make_scenario, seed, rule):
+    """Return the mean R² after the last task, λ chosen for every task by a rule or fixed."""
+    torch.set_num_threads(1)
+    scenario = make_scenario(seed)
+    net = EWCRegressor(hidden_layer_sizes=scenario.hidden_layer_sizes, random_state=seed)
+    chosen = []
+    for number, (X, y) in enumerate(scenario.train):
+        ewc_lambda = rule
+        if rule in RULES:
+            ewc_lambda = RULES[rule](path_of(net, X, y)) if number else 0.0
+        net.set_params(ewc_lambda=ewc_lambda).partial_fit(X, y)
+        chosen.append(ewc_lambda)
+    score = np.mean([net.score(X, y) for X, y in scenario.test])
+    return {
+        "scenario": scenario.name,
+        "rule": rule,
+        "R2": score,
+        "chosen": np.median(chosen[1:]),
+    }
+
+
+def main():
+    """Run every rule and every fixed λ, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    jobs = [
+        delayed(run)(make, seed, rule)
+        for rule in (*RULES, *LAMBDAS)
+        for make in SCENARIOS
+        for seed in range(arguments.seeds)
+    ]
+    rows = []
+    for row in Parallel(arguments.jobs, return_as="generator")(jobs):
+        rows.append(row)
+        print(f"\r{len(rows)} of {len(jobs)}", end="", flush=True)
+    print()
+    results = pd.DataFrame(rows)
+    table = results.pivot_table(index="rule", columns="scenario", values="R2", sort=False)
+    default = EWCRegressor().ewc_lambda
+    shown = table.loc[list(RULES)]
+    shown.loc[f"fixed, the default {default:g}"] = table.loc[default]
+    shown.loc["fixed, the best for the scenario"] = table.loc[LAMBDAS].max()
+    shown["mean"] = shown.mean(axis=1)
+    print(shown.round(3).to_string())
+    chosen = results[results.rule.isin(list(RULES))]
+    print("\nλ chosen (median over tasks, then seeds)")
+    print(chosen.pivot_table(index="rule", columns="scenario", values="chosen", aggfunc="median"))
+
+
+if __name__ == "__main__":
+    main()

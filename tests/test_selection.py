@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -66,7 +66,7 @@ def test_the_search_finds_lambda_in_a_pipeline_and_leaves_it_as_it_was(data):
     X, y, task = data
     pipeline = make_pipeline(StandardScaler(), quick(ewc_lambda=7.0))
     found = search_lambda(
-        pipeline, X, y, task, lambdas=[0, 30], cv=KFold(2), scoring="neg_mean_absolute_error"
+        pipeline, X, y, task, lambdas=[0, 30], cv=TaskKFold(2), scoring="neg_mean_absolute_error"
     )
     assert found.best_params_.keys() == {"ewcregressor__ewc_lambda"}
     assert found.n_splits_ == 2

@@ -1,0 +1,151 @@
+"""Compare what is remembered: scenarios × methods, at the default λ and at the best.
+
+Methods: no penalty; L2 towards the old weights (the same importance for every
+parameter); EWC with the batch, the empirical and the exact Fisher; online EWC;
+and all tasks at once, which needs the old data. Every figure is the R² on
+held-out samples after the last task, averaged over tasks, over at least three
+seeds; "gap" is where the mean stands between no penalty (0) and all tasks at
+once (1).
+
+Run: python examples/benchmarks/quality.py [--output examples/benchmarks/quality]
+writes quality.csv and quality.png
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from scenarios import SCENARIOS
+
+from sklearn_ewc import EWCRegressor
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+DEFAULT = EWCRegressor().ewc_lambda
+LAMBDAS = (DEFAULT, 10.0, 30.0, 100.0)
+ISOTROPIC = 1e6  # a floor so high that all parameters are equally important
+METHODS = {
+    "no penalty": ({}, (0.0,)),
+    "L2": ({"damping": ISOTROPIC}, LAMBDAS),
+    "EWC, batch": ({"fisher": "batch"}, (DEFAULT, 1e3, 1e5, 1e7)),
+    "EWC, empirical": ({"fisher": "empirical"}, LAMBDAS),
+    "EWC, exact": ({}, LAMBDAS),
+    "online EWC": ({"mode": "online"}, LAMBDAS),
+    "all at once": (None, (0.0,)),
+}
+
+
+def run(make_scenario, seed, method, ewc_lambda):
+    """Return the mean R² over the tasks after the last one."""
+    torch.set_num_threads(1)
+    scenario, (settings, _) = make_scenario(seed), METHODS[method]
+    net = EWCRegressor(hidden_layer_sizes=scenario.hidden_layer_sizes, random_state=seed)
+    if settings is None:
+        net.fit(*(np.concatenate(parts) for parts in zip(*scenario.train, strict=True)))
+    else:
+        net.set_params(**settings)
+        net.set_params(ewc_lambda=ewc_lambda / (ISOTROPIC if method == "L2" else 1))
+        for X, y in scenario.train:
+            net.partial_fit(X, y)
+    score = np.mean([net.score(X, y) for X, y in scenario.test])
+    return {
+        "scenario": scenario.name,
+        "method": method,
+        "ewc_lambda": ewc_lambda,
+        "seed": seed,
+        "R2": score,
+    }
+
+
+def summary(results):
+    """Return, by method and choice of λ, mean and spread over seeds, and the gap closed."""
+    by_lambda = results.groupby(["method", "scenario", "ewc_lambda"], sort=False)["R2"]
+    cells = by_lambda.agg(["mean", "std"]).reset_index()
+    ends = cells.set_index(["method", "scenario"])["mean"]
+    rows = []
+    for (_, scenario), group in cells.groupby(["method", "scenario"], sort=False):
+        default = group[group.ewc_lambda.isin([DEFAULT, 0.0])].iloc[0]
+        best = group.loc[group["mean"].idxmax()]
+        lowest, highest = ends["no penalty", scenario], ends["all at once", scenario]
+        for choice, cell in (("default", default), ("best", best)):
+            gap = (cell["mean"] - lowest) / (highest - lowest)
+            rows.append({**cell, "choice": choice, "gap": gap})
+    return pd.DataFrame(rows)
+
+
+def printed(table):
+    """Return the summary as text: methods × scenarios, R² ± spread and the mean gap."""
+    table = table.assign(
+        R2=[f"{m:.2f} ± {s:.2f}" for m, s in zip(table["mean"], table["std"], strict=True)]
+    )
+    order = {"index": ["method", "choice"], "columns": "scenario", "sort": False}
+    shown = table.pivot_table(values="R2", aggfunc="first", **order)
+    shown["mean R²"] = table.groupby(["method", "choice"], sort=False)["mean"].mean().round(3)
+    shown["mean gap"] = table.groupby(["method", "choice"], sort=False)["gap"].mean().round(2)
+    return shown.to_string()
+
+
+def draw(table):
+    """Draw a panel per scenario: each method's R² at both choices of λ."""
+    scenarios, methods = table["scenario"].unique(), list(METHODS)
+    figure, panels = plt.subplots(
+        1, len(scenarios), figsize=(3 * len(scenarios), 3.4), sharey=True, layout="constrained"
+    )
+    marks = (("default", "o", "#E69F00", -0.12), ("best", "s", "#0072B2", 0.12))
+    for axes, scenario in zip(panels, scenarios, strict=True):
+        for choice, marker, colour, shift in marks:
+            cells = table[(table.scenario == scenario) & (table.choice == choice)]
+            axes.errorbar(
+                cells["mean"],
+                [methods.index(method) + shift for method in cells.method],
+                xerr=cells["std"],
+                fmt=marker,
+                color=colour,
+                capsize=2,
+                label=f"{choice} λ",
+            )
+        joint = table[(table.scenario == scenario) & (table.method == "all at once")]["mean"].iloc[
+            0
+        ]
+        axes.axvline(joint, color="#999999", linewidth=0.8)
+        axes.set(title=scenario, xlabel="R² after the last task", xlim=(min(-0.5, joint - 1), 1))
+        axes.set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    panels[0].legend(frameon=False, loc="lower left", fontsize="small")
+    return figure
+
+
+def main():
+    """Run everything, print the table, write it as CSV and draw it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--output", default="examples/benchmarks/quality")
+    arguments = parser.parse_args()
+    jobs = [
+        delayed(run)(make, seed, method, ewc_lambda)
+        for make in reversed(SCENARIOS)  # the longest first
+        for method, (_, lambdas) in METHODS.items()
+        for ewc_lambda in lambdas
+        for seed in range(arguments.seeds)
+    ]
+    rows = []
+    for row in Parallel(arguments.jobs, return_as="generator")(jobs):
+        rows.append(row)
+        print(f"\r{len(rows)} of {len(jobs)}", end="", flush=True)
+    print()
+    results = pd.DataFrame(rows)
+    results.to_csv(f"{arguments.output}.csv", index=False)
+    table = summary(results)
+    print(printed(table))
+    draw(table).savefig(f"{arguments.output}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ from .fisher import diagonal_fisher
 from .memory import Memory, Task
 from .modules import MLP
 from .regressor import EWCRegressor
-from .selection import TaskKFold, search_lambda
+from .selection import TaskKFold, estimate_lambda, search_lambda
 
 __all__ = [
     "MLP",
@@ -13,6 +13,7 @@ __all__ = [
     "Task",
     "TaskKFold",
     "diagonal_fisher",
+    "estimate_lambda",
     "search_lambda",
 ]
 __version__ = "0.1.0"

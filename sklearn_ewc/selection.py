@@ -1,14 +1,17 @@
-"""Choosing λ by cross-validation over all tasks."""
+"""Choosing λ: by cross-validation over all tasks, or from a new task and the memory alone."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn import get_config
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
 
 LAMBDAS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 
@@ -146,3 +149,106 @@ def search_lambda(
     is_routed = get_config()["enable_metadata_routing"]
     prefix = "" if is_routed else name.removesuffix("ewc_lambda")
     return search.fit(X, y, groups=task, **{f"{prefix}task": task})
+
+
+@dataclass(frozen=True)
+class LambdaEstimate:
+    """What each λ costs a new task and, by the memory's estimate, the old ones.
+
+    Attributes
+    ----------
+    lambdas : tuple of float
+        The candidates.
+    errors : ndarray of shape (n_lambdas,)
+        The criterion on the held-out part of the new task.
+    penalties : ndarray of shape (n_lambdas,)
+        The memory's penalty, without λ, at the parameters that were learned: by
+        how much the criterion has grown on the old tasks, summed, to second order.
+    """
+
+    lambdas: tuple[float, ...]
+    errors: np.ndarray
+    penalties: np.ndarray
+
+    @property
+    def best(self) -> float:
+        """The λ of the least sum of `errors` and `penalties`."""
+        return self.lambdas[int(np.argmin(self.errors + self.penalties))]
+
+
+def estimate_lambda(
+    estimator: Any,
+    X: Any,
+    y: ArrayLike,
+    *,
+    lambdas: Sequence[float] = LAMBDAS[1:],
+    validation_size: float = 0.25,
+    random_state: int = 0,
+) -> LambdaEstimate:
+    """Choose `ewc_lambda` for a new task when the data of the old tasks are gone.
+
+    A copy learns the new task, but for a held-out part, at each λ. The λ chosen
+    has the least sum of two errors: the new task's on the held-out part, and what
+    the old tasks are estimated to have lost. Since the Fisher is in the units of
+    the criterion, the second is the memory's penalty itself. Over the four
+    scenarios of ``examples/benchmarks/lambda_rules.py`` this did better than any
+    λ that is the same for all.
+
+    Parameters
+    ----------
+    estimator : EWCRegressor
+        Has learned at least one task. Not changed. Of a pipeline, its last step;
+        then X is what the steps before make of the inputs.
+    X, y
+        The new task, as for ``partial_fit``; arrays.
+    lambdas : sequence of float, default=(0.1, 1, 3, 10, 30, 100, 1000)
+        The candidates. Each costs one task's training.
+    validation_size : float, default=0.25
+        Part of the new task that is held out.
+    random_state : int, default=0
+        Seed of the split.
+
+    Returns
+    -------
+    LambdaEstimate
+        ``best`` is the λ to set before ``partial_fit(X, y)``.
+
+    Raises
+    ------
+    ValueError
+        If the estimator has learned no task yet.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_ewc import EWCRegressor, estimate_lambda
+    >>> X = np.linspace(-2, 2, 200).reshape(-1, 1)
+    >>> y, left = np.sin(2 * X.ravel()), X.ravel() < 0
+    >>> net = EWCRegressor(lr=0.01, max_epochs=60, random_state=0)
+    >>> net = net.partial_fit(X[left], y[left])
+    >>> estimate = estimate_lambda(net, X[~left], y[~left], lambdas=[0.01, 1, 1000])
+    >>> estimate.best
+    1
+    >>> net.set_params(ewc_lambda=estimate.best).partial_fit(X[~left], y[~left]).n_tasks_
+    2
+    """
+    if getattr(estimator, "n_tasks_", 0) == 0:
+        raise ValueError("estimator has learned no task yet, so there is nothing for λ to weigh")
+    X_train, X_valid, y_train, y_valid = train_test_split(
+        X, y, test_size=validation_size, random_state=random_state
+    )
+    errors, penalties = [], []
+    for ewc_lambda in lambdas:
+        trial = copy.deepcopy(estimator).set_params(ewc_lambda=ewc_lambda)
+        trial.partial_fit(X_train, y_train)
+        errors.append(_criterion(trial, X_valid, y_valid))
+        parameters = trial.module_.named_parameters()
+        penalties.append(float(estimator.memory_.penalty(parameters).detach()))
+    return LambdaEstimate(tuple(lambdas), np.array(errors), np.array(penalties))
+
+
+def _criterion(net: Any, X: Any, y: ArrayLike) -> float:
+    """Return the criterion of a net on data, in evaluation mode."""
+    with torch.no_grad():
+        output = net.forward(np.asarray(X, dtype=net.dtype_))
+        return float(net.get_loss(output.to(net.device), torch.as_tensor(np.asarray(y))))

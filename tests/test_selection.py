@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import sklearn
+import torch
 from sklearn.linear_model import LinearRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_ewc import EWCRegressor, TaskKFold, search_lambda
+from sklearn_ewc import EWCRegressor, TaskKFold, estimate_lambda, search_lambda
+from sklearn_ewc.selection import LambdaEstimate
 
 from .helpers import parameters, quick
 
@@ -105,3 +107,38 @@ def test_the_candidates_span_no_penalty_to_a_stiff_one(data):
     found = search_lambda(net, X, y, task, cv=2).cv_results_["param_ewc_lambda"]
     assert min(found) == 0
     assert max(found) == 1000
+
+
+LAMBDAS = [0.01, 1.0, 100.0, 1e4]
+
+
+def test_a_larger_lambda_costs_the_new_task_more_and_the_old_ones_less(tasks):
+    net = quick(max_epochs=60, lr=0.01).partial_fit(*tasks[0])
+    estimate = estimate_lambda(net, *tasks[1], lambdas=LAMBDAS)
+    assert estimate.lambdas == tuple(LAMBDAS)
+    assert (np.diff(estimate.penalties) < 0).all()
+    assert estimate.errors[-1] > estimate.errors[0]
+
+
+def test_the_best_lambda_has_the_least_sum_of_both_errors():
+    estimate = LambdaEstimate(
+        (1.0, 3.0, 10.0), np.array([1.0, 2.0, 3.5]), np.array([5.0, 2.0, 1.0])
+    )
+    assert estimate.best == 3.0
+
+
+def test_both_errors_are_those_of_the_net_that_learned_the_rest(tasks):
+    net = quick(ewc_lambda=7.0).partial_fit(*tasks[0])
+    before = parameters(net)
+    estimate = estimate_lambda(net, *tasks[1], lambdas=[7.0])
+    assert torch.equal(parameters(net), before)
+    X, X_valid, y, y_valid = train_test_split(*tasks[1], test_size=0.25, random_state=0)
+    trained = quick(ewc_lambda=7.0).partial_fit(*tasks[0]).partial_fit(X, y)
+    assert estimate.errors[0] == pytest.approx(np.mean((trained.predict(X_valid) - y_valid) ** 2))
+    penalty = net.memory_.penalty(trained.module_.named_parameters())
+    assert estimate.penalties[0] == pytest.approx(penalty.item())
+
+
+def test_without_a_task_learned_there_is_nothing_to_weigh(tasks):
+    with pytest.raises(ValueError, match="learned no task yet"):
+        estimate_lambda(quick(), *tasks[0])

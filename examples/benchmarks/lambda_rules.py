@@ -3,7 +3,7 @@
 The old data are gone, so no score on the old tasks can be had. Each rule learns
 the new task from three quarters of its samples at every λ of a grid, and reads
 the error on the last quarter and the memory's penalty, which is an estimate, to
-second order, of what the old tasks' errors have grown by:
+second order, of what the old tasks' errors have grown by (`estimate_lambda`):
 
 - "estimated total": the λ of the least sum of both errors;
 - "new task within 10 %" (or 50 %): the largest λ whose error on the new task is
@@ -19,58 +19,33 @@ Run: python examples/benchmarks/lambda_rules.py [--seeds 3]
 from __future__ import annotations
 
 import argparse
-import copy
 
 import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from scenarios import SCENARIOS
-from sklearn.metrics import mean_squared_error
-from sklearn.model_selection import train_test_split
 
-from sklearn_ewc import EWCRegressor
+from sklearn_ewc import EWCRegressor, estimate_lambda
 
 LAMBDAS = [0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0]
-
-
-def estimated_total(path):
-    """Return the λ of the least error on the new task plus estimated error on the old ones."""
-    return min(path, key=lambda one: one["error"] + one["penalty"])["ewc_lambda"]
 
 
 def within(tolerance):
     """Return the rule of the largest λ whose error on the new task is near the least."""
 
-    def rule(path):
-        least = min(one["error"] for one in path)
-        return max(one["ewc_lambda"] for one in path if one["error"] <= tolerance * least)
+    def rule(estimate):
+        allowed = estimate.errors <= tolerance * estimate.errors.min()
+        return max(np.array(estimate.lambdas)[allowed])
 
     return rule
 
 
 RULES = {
-    "estimated total": estimated_total,
+    "estimated total": lambda estimate: estimate.best,
     "new task within 10 %": within(1.1),
     "new task within 50 %": within(1.5),
 }
-
-
-def path_of(net, X, y):
-    """Return the error on held-out samples of a new task, and the penalty, at every λ."""
-    X_train, X_valid, y_train, y_valid = train_test_split(X, y, random_state=0)
-    path = []
-    for ewc_lambda in LAMBDAS:
-        trial = copy.deepcopy(net).set_params(ewc_lambda=ewc_lambda)
-        trial.partial_fit(X_train, y_train)
-        path.append(
-            {
-                "ewc_lambda": ewc_lambda,
-                "error": mean_squared_error(y_valid, trial.predict(X_valid)),
-                "penalty": float(net.memory_.penalty(trial.module_.named_parameters())),
-            }
-        )
-    return path
 
 
 def run(make_scenario, seed, rule):
@@ -82,7 +57,7 @@ def run(make_scenario, seed, rule):
     for number, (X, y) in enumerate(scenario.train):
         ewc_lambda = rule
         if rule in RULES:
-            ewc_lambda = RULES[rule](path_of(net, X, y)) if number else 0.0
+            ewc_lambda = RULES[rule](estimate_lambda(net, X, y, lambdas=LAMBDAS)) if number else 0.0
         net.set_params(ewc_lambda=ewc_lambda).partial_fit(X, y)
         chosen.append(ewc_lambda)
     score = np.mean([net.score(X, y) for X, y in scenario.test])
@@ -121,7 +96,8 @@ def main():
     print(shown.round(3).to_string())
     chosen = results[results.rule.isin(list(RULES))]
     print("\nλ chosen (median over tasks, then seeds)")
-    print(chosen.pivot_table(index="rule", columns="scenario", values="chosen", aggfunc="median"))
+    chosen = chosen.pivot_table(index="rule", columns="scenario", values="chosen", aggfunc="median")
+    print(chosen.to_string())
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ class EWCNet(PenalisedTraining):
         skorch's own would resume: they look back into the history, so they get
         to see an empty one.
         """
+        if not self.store_tasks:
+            self.history_.clear()
         for _, callback in self.callbacks_:
             if isinstance(callback, ScoringBase | PassthroughScoring):
                 callback.initialize()

@@ -74,8 +74,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         woken by a new one. 0 is textbook EWC.
     store_tasks : bool, default=True
         Keep the parameters and the Fisher of every task in ``memory_.tasks``
-        (8 bytes per parameter and task in float32), or only the two sums that
-        training needs. Training is the same.
+        (8 bytes per parameter and task in float32) and its rows in `history`, or
+        only the sums that training needs and the rows of the last task: then the
+        estimator does not grow. Training is the same.
     mode : {"offline", "online"}, default="offline"
         "offline" penalises the distance to every old task's parameters, "online"
         that to the last task's alone, under a running Fisher; see
@@ -148,10 +149,11 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     module_ : torch.nn.Module
         The network as it is now.
     history : skorch.history.History
-        A row per epoch, over all tasks: ``task`` (from 1), ``train_loss`` and
-        ``valid_loss`` (the criterion, mean over batches), ``penalty`` (λ times the
-        memory's, at the end of the epoch) and what callbacks add. The sum of
-        criterion and penalty is what is minimised.
+        A row per epoch, over all tasks (the last one if ``store_tasks=False``):
+        ``task`` (from 1), ``train_loss`` and ``valid_loss`` (the criterion, mean
+        over batches), ``penalty`` (λ times the memory's, at the end of the epoch)
+        and what callbacks add. The sum of criterion and penalty is what is
+        minimised.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -3,17 +3,22 @@
 from .fisher import diagonal_fisher
 from .memory import Memory, Task
 from .modules import MLP
+from .pipeline import ContinualPipeline, make_continual_pipeline
 from .regressor import EWCRegressor
 from .selection import TaskKFold, estimate_lambda, search_lambda
+from .target import ContinualTargetRegressor
 
 __all__ = [
     "MLP",
+    "ContinualPipeline",
+    "ContinualTargetRegressor",
     "EWCRegressor",
     "Memory",
     "Task",
     "TaskKFold",
     "diagonal_fisher",
     "estimate_lambda",
+    "make_continual_pipeline",
     "search_lambda",
 ]
 __version__ = "0.1.0"

@@ -16,7 +16,9 @@ def test_the_readmes_code_runs_from_top_to_bottom(capsys):
     for block in blocks("python"):
         exec(block, namespace)  # later blocks build on earlier ones, as for a reader
     assert namespace["net"].n_tasks_ == 2
+    assert namespace["model"].regressor_[-1].n_tasks_ == 3
     assert namespace["search"].best_params_["ewcregressor__ewc_lambda"] > 0
+    assert namespace["estimate"].best in (1, 10, 100)
 
 
 def test_a_loop_of_ones_own_remembers_both_tasks(capsys):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from sklearn.base import clone, is_regressor
 from sklearn.dummy import DummyRegressor
-from sklearn.metrics import check_scoring
+from sklearn.metrics import get_scorer
 
 from .measures import (
     TaskScores,
@@ -110,7 +110,7 @@ def task_scores(
         names=names,
         times=np.array(times),
         estimator=learner,
-        scoring=_label(estimator, scoring, scorer),
+        scoring=_label(estimator, scoring),
     )
 
 
@@ -237,7 +237,11 @@ def _checked_scorer(estimator: Any, scoring: Any) -> Any:
         )
     if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
         raise TypeError(f"scoring must be None, a scorer or the name of one, got {scoring!r}")
-    return check_scoring(estimator, scoring)
+    if isinstance(scoring, str):
+        return get_scorer(scoring)
+    if scoring is None and not hasattr(estimator, "score"):
+        raise TypeError(f"{type(estimator).__name__} has no score, so scoring is needed")
+    return scoring or (lambda estimator, X, y: estimator.score(X, y))
 
 
 def _scores(scorer: Any, estimator: Any, test: list[tuple[Any, Any]]) -> np.ndarray:
@@ -248,9 +252,9 @@ def _scores(scorer: Any, estimator: Any, test: list[tuple[Any, Any]]) -> np.ndar
     return np.array(scores, dtype=float)
 
 
-def _label(estimator: Any, scoring: Any, scorer: Any) -> str:
+def _label(estimator: Any, scoring: Any) -> str:
     if scoring is None:
-        return "R²" if is_regressor(estimator) else repr(scorer)
+        return "R²" if is_regressor(estimator) else f"{type(estimator).__name__}.score"
     return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", repr(scoring))
 
 

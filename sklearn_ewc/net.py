@@ -20,12 +20,13 @@ from .fisher import diagonal_fisher
 from .history import TaskHistory
 from .memory import Memory, Task
 from .per_sample import module_output
+from .saving import PersistentNet
 from .seeding import draws_random_numbers, seeded, task_generator, task_seed
 from .training import PenalisedTraining
 from .validation import TaskData
 
 
-class EWCNet(PenalisedTraining):
+class EWCNet(PersistentNet, PenalisedTraining):
     """A skorch net that learns tasks, each under the penalty of those before.
 
     The seam between skorch's training and :class:`~sklearn_ewc.Memory`: what a

@@ -28,7 +28,8 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 DEFAULT = EWCRegressor().ewc_lambda
-LAMBDAS = (DEFAULT, 10.0, 30.0, 100.0)  # the exact Fisher is in the units of the criterion
+LAMBDAS = (DEFAULT, 0.3, 30.0, 100.0)  # the exact Fisher is in the units of the criterion
+LEFT = -0.5  # of the pictures' axes
 ISOTROPIC = 1e6  # a floor so high that all parameters are equally important
 METHODS = {
     "no penalty": ({}, (0.0,)),
@@ -112,11 +113,13 @@ def draw(table):
                 capsize=2,
                 label=f"{choice} λ",
             )
+            for method in cells.method[cells["mean"] < LEFT]:  # arrows at what lies further left
+                axes.plot(LEFT + 0.05, methods.index(method) + shift, "<", color=colour)
         joint = table[(table.scenario == scenario) & (table.method == "all at once")]["mean"].iloc[
             0
         ]
         axes.axvline(joint, color="#999999", linewidth=0.8)
-        axes.set(title=scenario, xlabel="R² after the last task", xlim=(min(-0.5, joint - 1), 1))
+        axes.set(title=scenario, xlabel="R² after the last task", xlim=(LEFT, 1))
         axes.set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
     panels[0].legend(frameon=False, loc="lower left", fontsize="small")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ def diagonal_fisher(
     criterion: Criterion,
     batches: Iterable[tuple[Any, ...]],
     kind: str = "exact",
+    reduce: Callable[[Tensors], Tensors] | None = None,
 ) -> Tensors:
     """Return one importance per parameter: a diagonal Fisher of the mean criterion.
 
@@ -54,6 +55,9 @@ def diagonal_fisher(
           reproduce earlier work.
 
         The best λ differs by orders of magnitude between them [2]_.
+    reduce : callable, default=None
+        Adds up a dict of tensors over several processes, each of which has seen
+        other samples: the means are then over the samples of all.
 
     Returns
     -------
@@ -97,6 +101,9 @@ def diagonal_fisher(
             add = add or fastest_rule(module, params, X)(module, params, sums)
             add(X, partial(_cotangents, kind, criterion, y, sample_weight))
             total += len(y) if sample_weight is None else float(sample_weight.sum())
+    if reduce is not None:
+        weight_sum = next(iter(params.values())).new_tensor(total, dtype=torch.float64)
+        sums, total = reduce(sums), float(reduce({"": weight_sum})[""])
     if not total > 0:
         raise ValueError("the Fisher needs at least one sample with a positive weight")
     if kind == "batch":

@@ -176,6 +176,11 @@ class Memory:
         Returns
         -------
         Memory
+
+        Raises
+        ------
+        ValueError
+            If a parameter has another shape than before, or the sums overflow.
         """
         known = self.quadratic.centre
         for name, anchor in task.anchor.items():
@@ -187,11 +192,17 @@ class Memory:
         earlier = self.quadratic
         if self.mode == "online":
             earlier = earlier.moved(task.anchor).scaled(self.gamma)
+        quadratic = earlier.added(task.anchor, task.curvature())
+        if not quadratic.is_finite():
+            raise ValueError(
+                f"the task's Fisher with weight={task.weight!r} and damping={task.damping!r} is "
+                "too large to be added up in float64"
+            )
         return replace(
             self,
             tasks=(*self.tasks, task) if self.store_tasks else (),
             n_tasks=self.n_tasks + 1,
-            quadratic=earlier.added(task.anchor, task.curvature()),
+            quadratic=quadratic,
         )
 
     def penalty(self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Tensor:

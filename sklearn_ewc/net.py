@@ -19,7 +19,7 @@ from .criterion import check_shapes, has_curvature, is_mean_over_samples
 from .fisher import diagonal_fisher
 from .history import TaskHistory
 from .memory import Memory, Task
-from .per_sample import module_output
+from .per_sample import Tensors, module_output
 from .saving import PersistentNet
 from .seeding import draws_random_numbers, seeded, task_generator, task_seed
 from .training import PenalisedTraining
@@ -169,7 +169,7 @@ class EWCNet(PersistentNet, PenalisedTraining):
         if not all(bool(p.isfinite().all()) for p in module.parameters()):
             raise self._diverged(math.nan)
         self._set_training(False)
-        fisher = diagonal_fisher(module, self.criterion_, self._batches(dataset), self.fisher)
+        fisher = self._fisher(dataset)
         if self.fisher == "exact" and not any(bool(value.any()) for value in fisher.values()):
             raise ValueError(
                 f"the exact Fisher of this task is zero: {type(self.criterion_).__name__} has no "
@@ -182,6 +182,10 @@ class EWCNet(PersistentNet, PenalisedTraining):
             damping=self.damping,
             n_samples=len(dataset),
         )
+
+    def _fisher(self, dataset: Any) -> Tensors:
+        batches = self._batches(dataset)
+        return diagonal_fisher(self._bare_module, self.criterion_, batches, self.fisher)
 
     def _batches(self, dataset: Any) -> Iterator[tuple[Any, ...]]:
         for X, y, *weight in self.get_iterator(dataset, training=False):

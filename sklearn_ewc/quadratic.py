@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,11 @@ class Quadratic:
             remainder[name] = mean - centre[name].double()
             stiffness[name] = total
         return Quadratic(centre, remainder, stiffness, constant)
+
+    def is_finite(self) -> bool:
+        """Tell whether no number in it is NaN or infinite."""
+        tensors = (*self.centre.values(), *self.remainder.values(), *self.stiffness.values())
+        return math.isfinite(self.constant) and all(bool(t.isfinite().all()) for t in tensors)
 
     def moved(self, anchor: Tensors) -> Quadratic:
         """Return this with its minimum, of value 0, at `anchor`."""

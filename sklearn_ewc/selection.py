@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
+from sklearn.utils.validation import _num_samples
+
+from .validation import check_not_negative, checked_data, rows_by_task
 
 LAMBDAS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 
@@ -64,7 +68,10 @@ class TaskKFold(StratifiedKFold):
         """
         if groups is None:
             raise ValueError("TaskKFold needs groups, the task of every sample")
-        _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+        n_samples = _num_samples(X)
+        codes = np.empty(n_samples, dtype=int)
+        for code, rows in enumerate(rows_by_task(groups, n_samples)):
+            codes[rows] = code
         return super().split(X, codes)
 
 
@@ -123,7 +130,10 @@ def search_lambda(
     Raises
     ------
     ValueError
-        If `estimator` has no parameter `ewc_lambda`, or more than one.
+        If `estimator` has no parameter `ewc_lambda`, or more than one; if a λ is
+        negative or not finite, or a sample has no task.
+    TypeError
+        If an argument is of another kind.
 
     Examples
     --------
@@ -138,13 +148,21 @@ def search_lambda(
     >>> search.best_estimator_.n_tasks_
     2
     """
+    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
+        raise TypeError(f"estimator must be an estimator, got {estimator!r}")
     names = [name for name in estimator.get_params() if name.split("__")[-1] == "ewc_lambda"]
     if len(names) != 1:
         raise ValueError(f"estimator must have one parameter ewc_lambda, found {names or 'none'}")
     (name,) = names
-    splitter = TaskKFold(cv, shuffle=True, random_state=0) if isinstance(cv, int) else cv
+    if cv is None:  # GridSearchCV's own default would ignore the tasks
+        raise TypeError("cv must be a number of folds or a splitter, got None")
+    splitter = TaskKFold(cv, shuffle=True, random_state=0) if isinstance(cv, Integral) else cv
     search = GridSearchCV(
-        estimator, {name: list(lambdas)}, scoring=scoring, cv=splitter, n_jobs=n_jobs
+        estimator,
+        {name: list(_checked_lambdas(lambdas))},
+        scoring=scoring,
+        cv=splitter,
+        n_jobs=n_jobs,
     )
     is_routed = get_config()["enable_metadata_routing"]
     prefix = "" if is_routed else name.removesuffix("ewc_lambda")
@@ -216,7 +234,8 @@ def estimate_lambda(
     Raises
     ------
     ValueError
-        If the estimator has learned no task yet.
+        If the estimator has learned no task yet, a λ is negative or not finite, or
+        the data mean nothing.
 
     Examples
     --------
@@ -234,6 +253,11 @@ def estimate_lambda(
     """
     if getattr(estimator, "n_tasks_", 0) == 0:
         raise ValueError("estimator has learned no task yet, so there is nothing for λ to weigh")
+    lambdas = _checked_lambdas(lambdas)
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    # all of it, since partial_fit does not see the held-out part
+    checked_data(estimator, X, y, None, dtype=estimator.dtype_, first=False)
     X_train, X_valid, y_train, y_valid = train_test_split(
         X, y, test_size=validation_size, random_state=random_state
     )
@@ -244,11 +268,23 @@ def estimate_lambda(
         errors.append(_criterion(trial, X_valid, y_valid))
         parameters = trial.module_.named_parameters()
         penalties.append(float(estimator.memory_.penalty(parameters).detach()))
-    return LambdaEstimate(tuple(lambdas), np.array(errors), np.array(penalties))
+    return LambdaEstimate(lambdas, np.array(errors), np.array(penalties))
 
 
 def _criterion(net: Any, X: Any, y: ArrayLike) -> float:
     """Return the criterion of a net on data, in evaluation mode."""
     with torch.no_grad():
         output = net.forward(np.asarray(X, dtype=net.dtype_))
-        return float(net.get_loss(output.to(net.device), torch.as_tensor(np.asarray(y))))
+        target = torch.from_numpy(np.array(y, dtype=net.dtype_))  # a copy: pandas' are read-only
+        return float(net.get_loss(output.to(net.device), target))
+
+
+def _checked_lambdas(lambdas: Sequence[float]) -> tuple[float, ...]:
+    if not isinstance(lambdas, Iterable) or isinstance(lambdas, str):
+        raise TypeError(f"lambdas must be a sequence of numbers, got {lambdas!r}")
+    checked = tuple(lambdas)
+    if not checked:
+        raise ValueError("lambdas is empty")
+    for position, ewc_lambda in enumerate(checked):
+        check_not_negative(f"lambdas[{position}]", ewc_lambda)
+    return checked

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn.utils.validation import (
     _check_sample_weight,
+    assert_all_finite,
     check_array,
     check_consistent_length,
     column_or_1d,
@@ -25,6 +28,7 @@ from .memory import MODES
 from .penalty import PENALTY_STEPS
 
 FLOATS = (np.float64, np.float32)
+COMPONENTS = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class TaskData:
 
 
 def check_settings(estimator: Any) -> None:
-    """Raise ValueError where a parameter of EWC has a value that means nothing."""
+    """Raise ValueError or TypeError where a parameter has a value that means nothing."""
     check_not_negative("ewc_lambda", estimator.ewc_lambda)
     check_not_negative("damping", estimator.damping)
     for name in estimator._params_to_validate:
@@ -73,24 +77,56 @@ def check_settings(estimator: Any) -> None:
         raise ValueError(f"gamma must be at most 1, got {estimator.gamma!r}")
     choices = (("fisher", FISHER_KINDS), ("mode", MODES), ("penalty_step", PENALTY_STEPS))
     for name, known in choices:
-        if (value := getattr(estimator, name)) not in known:
+        value = getattr(estimator, name)
+        if not (isinstance(value, str) and value in known):
             listed = ", ".join(map(repr, known))
             raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+    _check_training_settings(estimator)
+
+
+def _check_training_settings(estimator: Any) -> None:
+    """Raise where a parameter of skorch's or torch's would fail later, unnamed."""
+    check_not_negative("lr", estimator.lr)
+    if not _is_count(estimator.max_epochs):
+        raise ValueError(f"max_epochs must be an integer >= 0, got {estimator.max_epochs!r}")
+    size = estimator.batch_size
+    if not (isinstance(size, int | np.integer) and (size > 0 or size == -1)):
+        raise ValueError(f"batch_size must be positive, or -1 for all, got {size!r}")
+    widths = estimator.hidden_layer_sizes
+    if widths is not None:  # left to the module
+        widths = (widths,) if isinstance(widths, int | np.integer | str) else tuple(widths)
+        if not all(_is_count(width) and width > 0 for width in widths):
+            raise ValueError(f"hidden_layer_sizes must be positive integers, got {widths!r}")
+    for name in COMPONENTS:
+        if not callable(value := getattr(estimator, name)):
+            raise TypeError(f"{name} must be a class or an instance of one, got {value!r}")
+    if estimator.train_split is not None and not callable(estimator.train_split):
+        raise TypeError(f"train_split must be None or callable, got {estimator.train_split!r}")
+    try:
+        torch.device(estimator.device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {estimator.device!r} is unknown to torch") from error
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 0)
 
 
 def check_not_negative(name: str, value: Any) -> None:
     """Raise ValueError unless `value` is a finite number that is not negative."""
-    if not (isinstance(value, int | float | np.number) and math.isfinite(value) and value >= 0):
+    is_real = isinstance(value, int | float | np.integer | np.floating)
+    if not (is_real and 0 <= value <= sys.float_info.max):  # NaN is neither
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 def checked_inputs(estimator: Any, X: Any, dtype: np.dtype) -> Any:
     """Return X of a fitted estimator, in the dtype of its module."""
     if is_dataset(X):
+        _check_dataset(X, getattr(estimator, "n_features_in_", None))
         return X
     if _is_mapping(X):
         return _checked_mapping(X, dtype)
-    return _owned(validate_data(estimator, _on_host(X), reset=False, dtype=dtype, allow_nd=True))
+    return _checked_table(estimator, X, dtype, first=False)
 
 
 def checked_data(
@@ -112,31 +148,29 @@ def checked_data(
     if is_dataset(X):
         if y is not None or sample_weight is not None:
             raise ValueError("with a torch Dataset as X, y and the weights belong in the dataset")
+        _check_dataset(X, None if first else getattr(estimator, "n_features_in_", None))
         return TaskData(X, None)
     if _is_mapping(X):
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
         X = _checked_mapping(X, dtype)
         dtype = dtype or _common_dtype(X.values())
-        y = check_array(_on_host(y), ensure_2d=False, dtype=dtype, input_name="y")
-        check_consistent_length(*X.values(), y)
+        columns = list(X.values())
     else:
-        X, y = validate_data(
-            estimator,
-            _on_host(X),
-            _on_host(y),
-            reset=first,
-            dtype=dtype or FLOATS,
-            allow_nd=True,
-            multi_output=True,
-            y_numeric=True,
+        X = _checked_table(estimator, X, dtype or FLOATS, first)
+        dtype, columns = X.dtype, [X]
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    with _naming("y"):
+        y = check_array(
+            _on_host(y), ensure_2d=False, dtype=dtype, input_name="y", estimator=estimator
         )
-        X, dtype = _owned(X), X.dtype
-        y = check_array(y, ensure_2d=False, dtype=dtype, input_name="y")
+        check_consistent_length(*columns, y)
     if sample_weight is not None:
-        sample_weight = _check_sample_weight(
-            sample_weight, y, dtype=dtype, ensure_non_negative=True
-        )
+        with _naming("sample_weight"):
+            sample_weight = _check_sample_weight(
+                _on_host(sample_weight), y, dtype=dtype, ensure_non_negative=True
+            )
+            # a single number for all is let through as it is
+            assert_all_finite(sample_weight, input_name="sample_weight")
     data = TaskData(X, _owned(y), sample_weight)
     data.check_weights()
     return data
@@ -161,11 +195,14 @@ def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
     """
     categories = _ordered_categories(task)
     # as objects, since numpy would turn a list of numbers and text into text
-    labels = column_or_1d(np.asarray(task, dtype=object) if isinstance(task, list) else task)
+    with _naming("task"):
+        labels = column_or_1d(np.asarray(task, dtype=object) if isinstance(task, list) else task)
     if len(labels) != n_samples:
         raise ValueError(f"task has {len(labels)} labels for {n_samples} samples")
     if any(map(_is_missing, labels)):
         raise ValueError("task has missing labels")
+    if any(isinstance(label, list | tuple) for label in labels):
+        raise ValueError("task must hold one label per sample, not several")
     try:
         known = np.unique(labels) if categories is None else categories
     except TypeError as error:
@@ -192,10 +229,49 @@ def _is_mapping(X: Any) -> bool:
     return isinstance(X, Mapping) and not issparse(X)  # a sparse DOK matrix is a dict
 
 
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Let errors name the argument they are about: numpy's do not, scikit-learn's not always."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if re.search(rf"(?<!\w){re.escape(argument)}(?!\w)", str(error)):
+            raise
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{argument}: {error}") from error
+
+
+def _checked_table(estimator: Any, X: Any, dtype: Any, first: bool) -> np.ndarray:
+    with _naming("X"):
+        array = validate_data(estimator, _on_host(X), reset=first, dtype=dtype, allow_nd=True)
+    return _owned(array)
+
+
+def _check_dataset(dataset: Any, n_features: int | None) -> None:
+    """Raise ValueError unless the first sample of a torch Dataset is one."""
+    if len(dataset) == 0:
+        raise ValueError("X is a Dataset of 0 samples")
+    sample = dataset[0]
+    if not (isinstance(sample, tuple | list) and len(sample) in (2, 3)):
+        raise ValueError("X is a Dataset that yields no pairs (x, y)")
+    found, _ = features_and_dtype(dataset)
+    if None not in (found, n_features) and found != n_features:
+        raise ValueError(f"X has {found} features, but {n_features} features are expected")
+
+
 def _on_host(data: Any) -> Any:
     """Return tensors, and skorch's slices of datasets, as arrays."""
+    dtypes = getattr(data, "dtypes", getattr(data, "dtype", None))
+    if any(
+        getattr(dtype, "kind", None) in ("m", "M") for dtype in np.ravel(np.array(dtypes, object))
+    ):
+        # numpy would count days or nanoseconds, as the dates happen to be stored
+        raise TypeError("dates and durations are no numbers; divide by a unit first")
     if isinstance(data, SliceDataset):
         return np.stack([np.asarray(item) for item in data])
+    if isinstance(data, np.ndarray) and not data.dtype.isnative:
+        # scikit-learn would take a float32 of the other byte order for no float32
+        return data.astype(data.dtype.newbyteorder("="))
     return data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
 
 
@@ -205,10 +281,14 @@ def _owned(array: np.ndarray) -> np.ndarray:
 
 
 def _checked_mapping(X: Mapping[str, Any], dtype: np.dtype | None) -> dict[str, np.ndarray]:
-    arrays = {
-        key: check_array(_on_host(value), ensure_2d=False, allow_nd=True, input_name=f"X[{key!r}]")
-        for key, value in X.items()
-    }
+    if not X:
+        raise ValueError("X is a dict without arrays")
+    arrays = {}
+    for key, value in X.items():
+        with _naming(name := f"X[{key!r}]"):
+            arrays[key] = check_array(
+                _on_host(value), ensure_2d=False, allow_nd=True, input_name=name
+            )
     dtype = dtype or _common_dtype(arrays.values())
     return {
         key: _owned(value.astype(dtype, copy=False) if value.dtype.kind == "f" else value)

@@ -278,6 +278,27 @@ def test_convolutions_of_every_geometry_equal_one_autograd_call_per_sample(
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("kind", FISHER_KINDS)
+def test_sums_can_be_added_up_over_processes_before_they_are_divided(kind):
+    module, X = module_and_inputs("mlp")
+    halves = [(X[:3], TARGET[:3]), (X[3:], TARGET[3:])]
+    shares = []
+
+    def noted(tensors):
+        shares.append({name: tensor.clone() for name, tensor in tensors.items()})
+        return tensors
+
+    diagonal_fisher(module, nn.MSELoss(), halves[1:], kind, reduce=noted)
+    others = iter(shares)
+
+    def added(tensors):
+        other = next(others)
+        return {name: tensor + other[name] for name, tensor in tensors.items()}
+
+    found = diagonal_fisher(module, nn.MSELoss(), halves[:1], kind, reduce=added)
+    torch.testing.assert_close(found, diagonal_fisher(module, nn.MSELoss(), halves, kind))
+
+
 def test_fisher_has_the_dtype_of_the_parameters():
     module = nn.Linear(4, 2)
     fisher = diagonal_fisher(module, nn.MSELoss(), [(torch.ones(3, 4), torch.zeros(3, 2))])

@@ -20,8 +20,8 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 COLOUR_MAP = "viridis"
 
-_CHARACTER_WIDTH, _LINE_HEIGHT = 0.62, 1.3  # in units of the font size
-_SHORT_NAME = 5
+_CHARACTER_WIDTH, _LINE_HEIGHT = 0.62, 1.2  # in units of the font size
+_KEPT_BY_LAYOUT = 0.85  # of the axes, once colour bars and labels have taken theirs
 _LARGEST_NUMBER, _SMALLEST_NUMBER = 10.0, 6.0  # font sizes in the cells of a heat map
 
 
@@ -63,18 +63,23 @@ def sequential_map() -> Any:
 def label_ticks(axis: Any, positions: ArrayLike, names: Sequence[str]) -> None:
     """Put a tick at every position, and a name at as many of them as there is room for.
 
-    Call it when the limits of the axis are final. Names that are too long to
-    stand side by side are turned.
+    Call it when the limits of the axis are final. Names that do not all fit side
+    by side are turned where that makes room for all of them.
     """
     size = _font_size(axis)
     places = _in_points(axis, positions)
-    n_characters = max(map(len, names))
-    length = n_characters * _CHARACTER_WIDTH * size + size
-    gap = min(np.abs(np.diff(places)), default=np.inf)
-    is_turned = axis.axis_name == "x" and n_characters > _SHORT_NAME and gap < length
-    needed = length if axis.axis_name == "x" and not is_turned else _LINE_HEIGHT * size
-    kept = _apart(places, 1.4 * needed if is_turned else needed)
-    axis.set_ticks(positions, [name if k in kept else "" for k, name in enumerate(names)])
+    heights = np.full(len(names), _LINE_HEIGHT * size)
+    lengths = _CHARACTER_WIDTH * size * np.array([len(name) + 1 for name in names])
+    is_turned = False
+    if axis.axis_name == "y":
+        shown = _apart(places, heights)
+    elif len(shown := _apart(places, lengths)) < len(names):
+        # at 45°, lines of text are √2 times their height apart
+        shown = _apart(places, np.sqrt(2) * heights)
+        is_turned = len(shown) == len(names)
+        if not is_turned:
+            shown = _apart(places, np.full(len(names), lengths.max()))
+    axis.set_ticks(positions, [name if k in shown else "" for k, name in enumerate(names)])
     if is_turned:
         for label in axis.get_ticklabels():
             label.set(rotation=45, horizontalalignment="right", rotation_mode="anchor")
@@ -82,12 +87,12 @@ def label_ticks(axis: Any, positions: ArrayLike, names: Sequence[str]) -> None:
 
 def number_cells(ax: Any, image: Any, values: np.ndarray) -> list[Any]:
     """Write its number into every cell of a heat map, if there is room to read it."""
-    texts = {cell: f"{value:.2f}" for cell, value in np.ndenumerate(values)}
+    texts = {cell: f"{value:.2f}".replace("-", "−") for cell, value in np.ndenumerate(values)}
     n_rows, n_columns = values.shape
     width, height = _extent_in_points(ax)
     size = min(
         _LARGEST_NUMBER,
-        width / n_columns / (_CHARACTER_WIDTH * (max(map(len, texts.values())) + 2)),
+        width / n_columns / (_CHARACTER_WIDTH * (max(map(len, texts.values())) + 1)),
         height / n_rows / _LINE_HEIGHT,
     )
     if size < _SMALLEST_NUMBER:
@@ -121,7 +126,7 @@ def _font_size(axis: Any) -> float:
 
 
 def _extent_in_points(ax: Any) -> tuple[float, float]:
-    box, scale = ax.get_window_extent(), 72 / ax.get_figure().dpi
+    box, scale = ax.get_window_extent(), _KEPT_BY_LAYOUT * 72 / ax.get_figure().dpi
     return box.width * scale, box.height * scale
 
 
@@ -135,13 +140,20 @@ def _in_points(axis: Any, positions: ArrayLike) -> np.ndarray:
     )
 
 
-def _apart(places: np.ndarray, needed: float) -> set[int]:
-    """Return the indices of places, from the first on, that keep a distance."""
+def _apart(places: np.ndarray, sizes: np.ndarray) -> set[int]:
+    """Return the indices of places whose labels do not overlap, first and last among them."""
+
+    def touch(a: int, b: int) -> bool:
+        return abs(places[a] - places[b]) < (sizes[a] + sizes[b]) / 2
+
     kept = [0]
     for index in range(1, len(places)):
-        if abs(places[index] - places[kept[-1]]) >= needed:
+        if not touch(index, kept[-1]):
             kept.append(index)
-    return set(kept)
+    last = len(places) - 1
+    while kept and touch(last, kept[-1]):
+        kept.pop()
+    return {*kept, last}
 
 
 def _readable_on(colour: Sequence[float]) -> str:

@@ -56,8 +56,8 @@ class FisherDisplay:
         The heat map.
     texts_ : list of matplotlib Text
         The numbers in its cells, row by row; empty where there is no room for them.
-    colorbar_ : matplotlib Colorbar
-        Of the heat map.
+    colorbar_ : matplotlib Colorbar, or None
+        None where the numbers stand in the cells.
     bars_ : matplotlib BarContainer
         The room left.
 
@@ -148,7 +148,7 @@ class FisherDisplay:
         self.ax_.set_axis_off()
         self.figure_ = self.ax_.figure
         self.share_ax_ = self.ax_.inset_axes([0, 0, 0.72, 1])
-        self.room_ax_ = self.ax_.inset_axes([0.76, 0, 0.24, 1], sharey=self.share_ax_)
+        self.room_ax_ = self.ax_.inset_axes([0.76, 0, 0.24, 1])
         self._plot_shares(columns)
         self._plot_room()
         return self
@@ -156,21 +156,40 @@ class FisherDisplay:
     def _plot_shares(self, columns: np.ndarray) -> None:
         ax, n_tasks = self.share_ax_, self.shares.shape[1]
         self.image_ = ax.imshow(columns, cmap=COLOUR_MAP, vmin=0, aspect="auto")
-        ax.axvline(n_tasks - 0.5, color="white", linewidth=3)
+        if n_tasks:
+            ax.axvline(n_tasks - 0.5, color="white", linewidth=3)
         self.texts_ = number_cells(ax, self.image_, columns)
         label_ticks(ax.yaxis, range(len(self.names)), self.names)
         label_ticks(ax.xaxis, range(n_tasks + 1), [*map(str, range(1, n_tasks + 1)), "all"])
         ax.set(xlabel="task", title="share of the importance")
-        self.colorbar_ = self.figure_.colorbar(self.image_, ax=self.ax_, location="bottom")
+        self.colorbar_ = None
+        if not self.texts_:
+            self.colorbar_ = self.figure_.colorbar(
+                self.image_,
+                ax=self.ax_,
+                location="bottom",
+                aspect=50,
+                shrink=0.7,
+                anchor=(0, 0),
+                pad=0.02,
+            )
 
     def _plot_room(self) -> None:
         ax = self.room_ax_
         everywhere = np.average(self.room, weights=self.sizes)
-        self.bars_ = ax.barh(range(len(self.names)), self.room, color=BLUE)
-        ax.bar_label(self.bars_, [f"{room:.0%}" for room in self.room], padding=2)
-        ax.set(xlim=(0, 1.3), xticks=[], title=f"room left: {everywhere:.0%}")
-        ax.tick_params(labelleft=False, left=False)
-        ax.spines[["top", "right", "bottom"]].set_visible(False)
+        rows = range(len(self.names))
+        ax.barh(rows, np.ones(len(rows)), color="0.9")
+        self.bars_ = ax.barh(rows, self.room, color=BLUE)
+        ax.set(
+            xlim=(0, 1),
+            ylim=self.share_ax_.get_ylim(),
+            xticks=[],
+            title=f"room left: {everywhere:.0%}",
+        )
+        ax.yaxis.tick_right()
+        ax.tick_params(right=False)
+        label_ticks(ax.yaxis, rows, [f"{room:.0%}" for room in self.room])
+        ax.spines[:].set_visible(False)
 
 
 def _shares(importance: Mapping[str, Tensor], names: Sequence[str]) -> np.ndarray:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from ..evaluate import Tasks, task_scores
-from ._style import PALETTE, axes_or_new, check_matplotlib, label_ticks, score_label
-
-_MARKERS = "osD^vP"
+from ._style import axes_or_new, check_matplotlib, colours, label_ticks, score_label
 
 
 class LambdaDisplay:
@@ -69,10 +68,8 @@ class LambdaDisplay:
     ) -> None:
         self.lambdas = np.asarray(lambdas, dtype=float)
         self.scores = {name: np.asarray(curve, dtype=float) for name, curve in scores.items()}
-        self.deviations = {
-            name: np.asarray(deviation, dtype=float)
-            for name, deviation in (deviations or {}).items()
-        }
+        spreads = deviations or {}
+        self.deviations = {name: np.asarray(spread, float) for name, spread in spreads.items()}
         self.scoring = scoring
 
     @classmethod
@@ -166,10 +163,11 @@ class LambdaDisplay:
             raise ValueError("of several scores, refit must name the one to draw")
         means, deviations = results[f"mean_test_{metric}"], results[f"std_test_{metric}"]
         best = _best_of_each(values, means)
+        rows = list(best.values())
         return cls(
             list(best),
-            {"test score": means[list(best.values())]},
-            deviations={"test score": deviations[list(best.values())]},
+            {"test score": means[rows]},
+            deviations={"test score": deviations[rows]},
             scoring=_scoring_of(search, metric),
         ).plot(ax=ax)
 
@@ -196,21 +194,15 @@ class LambdaDisplay:
         self.ax_ = ax = axes_or_new(f"{type(self).__name__}.plot", ax, (6.4, 4.8))
         self.figure_ = ax.figure
         self.lines_, self.bands_ = [], []
-        for (name, curve), colour, marker in zip(
-            self.scores.items(), PALETTE, _MARKERS, strict=False
-        ):
+        looks = zip(colours(len(self.scores)), cycle("os"), strict=False)
+        for (name, curve), (colour, marker) in zip(self.scores.items(), looks, strict=True):
             (line,) = ax.plot(self.lambdas, curve, color=colour, marker=marker, label=name)
             self.lines_.append(line)
             if name in self.deviations:
-                spread = self.deviations[name]
+                low, high = curve - self.deviations[name], curve + self.deviations[name]
+                look = {"color": colour, "alpha": 0.2, "linewidth": 0}
                 band = ax.fill_between(
-                    self.lambdas,
-                    curve - spread,
-                    curve + spread,
-                    color=colour,
-                    alpha=0.2,
-                    linewidth=0,
-                    label="± standard deviation over folds",
+                    self.lambdas, low, high, label="± standard deviation over folds", **look
                 )
                 self.bands_.append(band)
         _scale_lambda(ax, self.lambdas)
@@ -236,6 +228,8 @@ def _best_of_each(values: Any, means: np.ndarray) -> dict[float, int]:
 
 
 def _scoring_of(search: Any, metric: str) -> str:
+    if search.scoring is None and is_regressor(search):
+        return "R²"
     return search.scoring if isinstance(search.scoring, str) else metric
 
 

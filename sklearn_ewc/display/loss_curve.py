@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from ._nets import fitted_net
 from ._style import BLUE, ORANGE, VERMILLION, axes_or_new, check_matplotlib, label_ticks
 
-_DECADES_BELOW_THE_LOSS = 3
+_REACH_BELOW_THE_LOSS = 1000
+_ROOM_FOR_THE_LEGEND = 0.15  # of the height that the curves take
 
 
 class LossCurveDisplay:
@@ -140,9 +141,10 @@ class LossCurveDisplay:
         )
         if least > 0:
             ax.set_yscale("log")
-            ax.set_ylim(bottom=max(ax.get_ylim()[0], least / 10**_DECADES_BELOW_THE_LOSS))
+            ax.set_ylim(bottom=max(ax.get_ylim()[0], least / _REACH_BELOW_THE_LOSS))
+        _make_room_for_the_legend(ax)
         ax.set(xlabel="epoch", ylabel="loss, penalty", xlim=(0.5, len(epochs) + 0.5))
-        ax.legend()
+        ax.legend(loc="upper center", ncols=3)
         self._mark_tasks()
         return self
 
@@ -159,3 +161,10 @@ class LossCurveDisplay:
             (edges[:-1] + edges[1:]) / 2,
             [str(self.tasks[start]) for start in starts],
         )
+
+
+def _make_room_for_the_legend(ax: Any) -> None:
+    """Raise the top of the axis, so that the legend covers no curve."""
+    scale = ax.yaxis.get_transform()
+    low, high = scale.transform(np.array(ax.get_ylim()))
+    ax.set_ylim(top=float(scale.inverted().transform(high + _ROOM_FOR_THE_LEGEND * (high - low))))

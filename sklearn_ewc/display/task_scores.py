@@ -172,12 +172,12 @@ class TaskScoresDisplay:
         )
         ax.set(
             xlabel="after learning",
-            ylabel=f"score on each task ({score_label(self.scores.scoring)})",
+            ylabel=score_label(self.scores.scoring),
             xlim=(0.7, n_tasks + 0.3),
         )
         label_ticks(ax.xaxis, learned, names)
         if n_tasks <= len(PALETTE):
-            ax.legend()
+            ax.legend(title="score on")
         else:
             ax.legend(handles=[self.mean_line_])
             self.colorbar_ = self._colour_bar_of_tasks()
@@ -206,7 +206,7 @@ class TaskScoresDisplay:
             self.image_,
             ax=ax,
             label=score_label(self.scores.scoring),
-            extend=beyond.get((matrix.min() < low, matrix.max() > high), "neither"),
+            extend=beyond.get((np.nanmin(matrix) < low, np.nanmax(matrix) > high), "neither"),
         )
 
 
@@ -217,6 +217,6 @@ def _check_kind(kind: str) -> None:
 
 def _whiskers(values: np.ndarray) -> tuple[float, float]:
     """Return the range of the values, no more than 1.5 interquartile ranges off the quartiles."""
-    first, third = np.quantile(values, [0.25, 0.75])
+    first, third = np.nanquantile(values, [0.25, 0.75])
     reach = 1.5 * (third - first)
-    return max(values.min(), first - reach), min(values.max(), third + reach)
+    return max(np.nanmin(values), first - reach), min(np.nanmax(values), third + reach)

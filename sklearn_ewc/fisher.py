@@ -68,10 +68,12 @@ def diagonal_fisher(
     Raises
     ------
     ValueError
-        If `kind` is unknown, there are no samples, the weights sum to zero, or
-        outputs and targets differ in shape where the criterion would broadcast.
+        If `kind` is unknown, there are no samples, a weight is negative or all are
+        zero, the Fisher is not finite, or outputs and targets differ in shape where
+        the criterion would broadcast.
     TypeError
-        If the module returns anything but one tensor.
+        If `module` or `batches` are of another kind, or the module returns anything
+        but one tensor.
 
     References
     ----------
@@ -91,12 +93,14 @@ def diagonal_fisher(
     """
     if kind not in FISHER_KINDS:
         raise ValueError(f"unknown fisher {kind!r}; known are {', '.join(map(repr, FISHER_KINDS))}")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     params: Tensors = {name: p for name, p in module.named_parameters() if p.requires_grad}
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
     total = 0.0
     add: Add | None = summed_gradient(module, params, sums) if kind == "batch" else None
     with _evaluating(module):
-        for X, y, *weight in joined(batches):
+        for X, y, *weight in joined(map(_checked_batch, batches)):
             sample_weight = weight[0] if weight else None
             add = add or fastest_rule(module, params, X)(module, params, sums)
             add(X, partial(_cotangents, kind, criterion, y, sample_weight))
@@ -106,9 +110,28 @@ def diagonal_fisher(
         sums, total = reduce(sums), float(reduce({"": weight_sum})[""])
     if not total > 0:
         raise ValueError("the Fisher needs at least one sample with a positive weight")
+    if not all(bool(value.isfinite().all()) for value in sums.values()):
+        raise ValueError("the Fisher is not finite: batches or parameters hold NaN or infinity")
     if kind == "batch":
         return {name: (value / total).square() for name, value in sums.items()}
     return {name: value / total for name, value in sums.items()}
+
+
+def _checked_batch(batch: Any) -> Any:
+    if not (isinstance(batch, tuple | list) and len(batch) in (2, 3)):
+        raise TypeError("batches must hold pairs (X, y) or triples (X, y, sample_weight)")
+    _, y, *weight = batch
+    if not all(isinstance(part, Tensor) and part.ndim for part in (y, *weight)):
+        raise TypeError("batches must hold tensors with samples along their first axis")
+    if len(y) == 0:
+        raise ValueError("batches must hold at least one sample each")
+    if weight and (weight[0].shape != y.shape[:1] or not _are_weights(weight[0])):
+        raise ValueError("sample_weight must be one finite number >= 0 per sample of a batch")
+    return batch
+
+
+def _are_weights(weight: Tensor) -> bool:
+    return bool(weight.isfinite().all() and (weight >= 0).all())
 
 
 def _cotangents(

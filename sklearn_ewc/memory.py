@@ -8,9 +8,11 @@ task replaces the memory, it never changes one.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +66,8 @@ class Task:
     n_samples: int | None = None
 
     def __post_init__(self) -> None:
+        for argument in ("anchor", "fisher"):
+            _check_tensors(argument, getattr(self, argument))
         if self.anchor.keys() != self.fisher.keys():
             differing = sorted(self.anchor.keys() ^ self.fisher.keys())
             raise ValueError(f"anchor and fisher name different parameters: {differing}")
@@ -80,8 +84,10 @@ class Task:
                 raise ValueError(f"fisher is negative at {name!r}")
         for setting in ("weight", "damping"):
             value = getattr(self, setting)
-            if not (math.isfinite(value) and value >= 0):
+            if not 0 <= value <= sys.float_info.max:
                 raise ValueError(f"{setting} must be finite and not negative, got {value!r}")
+        if self.n_samples is not None and self.n_samples < 0:
+            raise ValueError(f"n_samples must not be negative, got {self.n_samples!r}")
         object.__setattr__(self, "anchor", _copied(self.anchor))
         object.__setattr__(self, "fisher", _copied(self.fisher))
 
@@ -182,6 +188,8 @@ class Memory:
         ValueError
             If a parameter has another shape than before, or the sums overflow.
         """
+        if not isinstance(task, Task):
+            raise TypeError(f"task must be a Task, got {type(task).__name__}")
         known = self.quadratic.centre
         for name, anchor in task.anchor.items():
             if name in known and known[name].shape != anchor.shape:
@@ -222,9 +230,23 @@ class Memory:
         Raises
         ------
         ValueError
-            If `params` lacks a parameter that the memory holds.
+            If `params` lacks a parameter that the memory holds, or has it in
+            another shape.
+        TypeError
+            If it holds anything but tensors.
         """
-        return self._working(dict(params))
+        params = dict(params)
+        for name, centre in self.quadratic.centre.items():
+            if name not in params:
+                continue  # named with the others that are missing
+            if not isinstance(params[name], Tensor):
+                raise TypeError(f"params must hold tensors, got {type(params[name]).__name__}")
+            if params[name].shape != centre.shape:
+                raise ValueError(
+                    f"params has shape {tuple(params[name].shape)} at {name!r}, the memory "
+                    f"{tuple(centre.shape)}"
+                )
+        return self._working(params)
 
     def to(self, device: str | torch.device) -> Memory:
         """Return the same memory with its tensors on another device."""
@@ -255,6 +277,15 @@ class Memory:
     @cached_property
     def _working(self) -> FlatQuadratic:
         return self.quadratic.flattened()
+
+
+def _check_tensors(argument: str, tensors: Any) -> None:
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"{argument} must be a dict of tensors, got {type(tensors).__name__}")
+    for name, value in tensors.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{argument} must hold floating tensors, got {found} at {name!r}")
 
 
 def _copied(tensors: Tensors) -> Tensors:

@@ -64,7 +64,8 @@ class BoundPenalty:
         shift = torch._foreach_sub(chosen(self.params), chosen(self._centre))
         if self._remainder:
             torch._foreach_sub_(shift, chosen(self._remainder))
-        torch._foreach_addcmul_(gradients, shift, chosen(self._stiffness), value=ewc_lambda)
+        factor = min(ewc_lambda, torch.finfo(self.quadratic.stiffness.dtype).max)
+        torch._foreach_addcmul_(gradients, shift, chosen(self._stiffness), value=factor)
 
     def pull(self, optimizer: torch.optim.Optimizer, ewc_lambda: float) -> None:
         """Take the proximal step that follows a step of `optimizer` down the criterion.

@@ -357,6 +357,10 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         nonlinearity = self._get_predict_nonlinearity()
         outputs = [nonlinearity(output) for output in self.forward_iter(X)]
         predicted = to_numpy(torch.cat(outputs))
+        if self.y_is_flat_ and predicted.size != len(predicted):
+            raise ValueError(
+                f"X must have as many axes as in fit: predictions have shape {predicted.shape}"
+            )
         return predicted.reshape(-1) if self.y_is_flat_ else predicted
 
     def _get_predict_nonlinearity(self) -> Any:

@@ -168,6 +168,8 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
 
     def _put_into_effect(self, params: dict[str, Any], nested: dict[str, Any]) -> None:
         self._params_to_validate.update(nested)
+        if params.get("device") is not None:
+            _check_device(params["device"])
         if self.initialized_:
             self._validate_params()
             self._note_superseded({k: v for k, v in params.items() if _shapes_module(k)})
@@ -175,11 +177,17 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         self.__dict__.update({k: v for k, v in params.items() if not _is_momentary(k)})
         if self.initialized_:
             if any(name.startswith("callbacks") for name in params):
-                self._initialize_callbacks()
+                self._initialize_checked_callbacks()
             if any(name.startswith("criterion") for name in params):
                 self._initialize_criterion()
             if "device" in params:
                 self.move(self.device)
+
+    def _initialize_checked_callbacks(self) -> None:
+        try:
+            self._initialize_callbacks()
+        except AttributeError as error:  # skorch looks for their methods
+            raise TypeError(f"callbacks holds what is no callback: {error}") from error
 
     def move(self, device: Any) -> None:
         """Move what has been learned to another device."""
@@ -199,6 +207,13 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
 
     def _get_param_names(self) -> list[str]:
         return [name for name in super()._get_param_names() if not name.startswith("_")]
+
+
+def _check_device(device: Any) -> None:
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {device!r} is unknown to torch") from error
 
 
 def _shapes_module(name: str) -> bool:

@@ -167,6 +167,8 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
                 f"This {type(self).__name__} estimator requires y to be passed, but the target "
                 "y is None."
             )
+        if np.asarray(y).dtype.kind in "mM":
+            raise TypeError("y holds dates or durations, which are no numbers; divide by a unit")
         return check_array(y, input_name="y", ensure_2d=False)
 
     def _fitted_transformer(self, y: np.ndarray, params: dict[str, Any]) -> Any:

@@ -5,6 +5,7 @@ what concerns one function alone (a task's Fisher, a matrix of scores, a
 pipeline's columns) is beside the other tests of that function.
 """
 
+import contextlib
 import re
 
 import numpy as np
@@ -161,9 +162,6 @@ def test_missing_or_nameless_values_in_a_frame_are_refused(values):
     assert state(net) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="predict flattens what a first task never had: 12 for 6 rows"
-)
 def test_another_number_of_axes_is_refused():
     with pytest.raises(ValueError, match=named("X")):
         fitted().predict(np.zeros((6, 2, 2)))
@@ -291,22 +289,8 @@ def test_a_setting_of_the_wrong_kind_is_named_and_changes_nothing(name, value):
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(
-            {"callbacks": [3]},
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AttributeError,
-                reason="skorch's own AttributeError on what is no callback",
-            ),
-        ),
-        pytest.param(
-            {"device": "tpu9"},
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=RuntimeError,
-                reason="set_params moves the net before the device is checked",
-            ),
-        ),
+        {"callbacks": [3]},
+        {"device": "tpu9"},
         {"criterion": "mse"},
         {"max_epochs": -1},
     ],
@@ -332,17 +316,11 @@ def test_a_memory_that_overflows_is_refused(settings, weight):
     assert not net.__sklearn_is_fitted__()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="torch's own error: λ is handed to a float32 kernel that cannot hold it",
-)
 def test_a_lambda_beyond_float32_is_taken_or_refused():
     net = quick(ewc_lambda=1e39, penalty_step="gradient").partial_fit(X.astype(np.float32), Y)
-    try:
+    with contextlib.suppress(*REFUSED, FloatingPointError):
         net.partial_fit(X, Y)
-    except (*REFUSED, FloatingPointError):
-        return
+    assert all(p.isfinite().all() for p in net.module_.parameters())
 
 
 # memory and Fisher
@@ -364,12 +342,12 @@ def without_check(error, **arguments):
         {"weight": np.nan},
         {"damping": -1.0},
         {"damping": [0.1]},
-        without_check(OverflowError, weight=10**400),
-        without_check(AttributeError, anchor=None),
-        without_check(AttributeError, fisher={"a": [1.0, 1.0]}),
-        without_check(AttributeError, anchor={"a": np.ones(2)}),
-        without_check(NotImplementedError, fisher={"a": ONES + 1j}),
-        without_check(None, n_samples=-1),
+        {"weight": 10**400},
+        {"anchor": None},
+        {"fisher": {"a": [1.0, 1.0]}},
+        {"anchor": {"a": np.ones(2)}},
+        {"fisher": {"a": ONES + 1j}},
+        {"n_samples": -1},
     ],
     ids=str,
 )
@@ -387,14 +365,8 @@ def test_what_a_task_cannot_be_made_of_is_refused(arguments):
         {},
         nn.Linear(1, 1),
         {"a": np.ones(2)},
-        pytest.param(
-            {"a": torch.ones(3)},
-            marks=pytest.mark.xfail(strict=True, raises=RuntimeError, reason="torch's own error"),
-        ),
-        pytest.param(
-            {"a": [1.0, 1.0]},
-            marks=pytest.mark.xfail(strict=True, raises=AttributeError, reason="unnamed"),
-        ),
+        {"a": torch.ones(3)},
+        {"a": [1.0, 1.0]},
     ],
     ids=str,
 )
@@ -404,7 +376,6 @@ def test_what_a_penalty_has_no_parameters_in_is_refused(params):
         memory.penalty(params)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="an unnamed AttributeError")
 @pytest.mark.parametrize("task", [None, "a", {"a": ONES}], ids=str)
 def test_what_is_no_task_is_not_consolidated(task):
     with pytest.raises(TypeError, match="task"):
@@ -428,14 +399,14 @@ IN, OUT = torch.ones(4, 2), torch.zeros(4, 1)
         {"batches": [(IN, OUT, torch.full((4,), np.nan))]},
         {"kind": None},
         {"kind": 3},
-        without_check(IndexError, batches=[(IN,)]),
-        without_check(IndexError, batches=[(IN[:0], OUT[:0])]),
+        {"batches": [(IN,)]},
+        {"batches": [(IN[:0], OUT[:0])]},
         without_check(RuntimeError, batches=[(torch.ones(4, 3), OUT)]),
-        without_check(RuntimeError, batches=[(IN, OUT, torch.ones(3))]),
-        without_check(AttributeError, module=None),
-        without_check(None, batches=[(IN, OUT, torch.tensor([-1.0, 2, 2, 2]))]),
-        without_check(None, batches=[(IN, OUT, torch.full((4,), np.inf))]),
-        without_check(None, batches=[(np.nan * IN, OUT)]),
+        {"batches": [(IN, OUT, torch.ones(3))]},
+        {"module": None},
+        {"batches": [(IN, OUT, torch.tensor([-1.0, 2, 2, 2]))]},
+        {"batches": [(IN, OUT, torch.full((4,), np.inf))]},
+        {"batches": [(np.nan * IN, OUT)]},
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
@@ -472,10 +443,7 @@ def test_bad_inputs_change_nothing_in_what_wraps_the_net(wrap, kind):
 
 @pytest.mark.parametrize("kind", BAD_Y)
 @pytest.mark.parametrize("wrap", ["pipeline", "target"])
-def test_bad_targets_change_nothing_in_what_wraps_the_net(wrap, kind, request):
-    if wrap == "target" and kind in ("dates", "durations"):
-        reason = "ContinualTargetRegressor counts days: its own check lets dates through"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_bad_targets_change_nothing_in_what_wraps_the_net(wrap, kind):
     pipeline = make_continual_pipeline(StandardScaler(), quick())
     outer = pipeline if wrap == "pipeline" else ContinualTargetRegressor(quick())
     outer.partial_fit(X, Y)

@@ -168,9 +168,9 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
 
     def _put_into_effect(self, params: dict[str, Any], nested: dict[str, Any]) -> None:
         self._params_to_validate.update(nested)
-        if params.get("device") is not None:
-            _check_device(params["device"])
         if self.initialized_:
+            if params.get("device") is not None:
+                _check_device(params["device"])
             self._validate_params()
             self._note_superseded({k: v for k, v in params.items() if _shapes_module(k)})
             self._apply_virtual_params(params)

@@ -21,6 +21,7 @@ from .measures import (
     forward_transfer,
     gap_closed,
 )
+from .parameter_names import names_ending_in
 
 __all__ = [
     "GapClosed",
@@ -180,7 +181,7 @@ def gap_closed_by(
     """
     _, train, test = _checked_tasks(tasks, test_tasks)
     scorer = _checked_scorer(estimator, scoring)
-    penalties = _named(estimator, "ewc_lambda")
+    penalties = names_ending_in("ewc_lambda", estimator.get_params())
     if not penalties:
         raise TypeError(f"{type(estimator).__name__} has no parameter ewc_lambda")
 
@@ -258,14 +259,9 @@ def _label(estimator: Any, scoring: Any) -> str:
     return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", repr(scoring))
 
 
-def _named(estimator: Any, name: str) -> list[str]:
-    """Return the full names of an estimator's parameters of this name, at any depth."""
-    return [key for key in estimator.get_params() if key.split("__")[-1] == name]
-
-
 def _untrained(estimator: Any, X: Any, y: Any) -> Any:
     """Return what stands for the estimator before anything was learned."""
-    epochs = _named(estimator, "max_epochs")
+    epochs = names_ending_in("max_epochs", estimator.get_params())
     if not epochs:
         return DummyRegressor().fit(X, y)
     # callbacks that restore the best epoch fail where there is none, and the exact Fisher of

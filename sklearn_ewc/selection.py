@@ -15,6 +15,7 @@ from sklearn import get_config
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
 from sklearn.utils.validation import _num_samples
 
+from .parameter_names import name_of_lambda
 from .validation import check_not_negative, checked_data, rows_by_task
 
 LAMBDAS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
@@ -150,10 +151,7 @@ def search_lambda(
     """
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"estimator must be an estimator, got {estimator!r}")
-    names = [name for name in estimator.get_params() if name.split("__")[-1] == "ewc_lambda"]
-    if len(names) != 1:
-        raise ValueError(f"estimator must have one parameter ewc_lambda, found {names or 'none'}")
-    (name,) = names
+    name = name_of_lambda(estimator.get_params(), "estimator")
     if cv is None:  # GridSearchCV's own default would ignore the tasks
         raise TypeError("cv must be a number of folds or a splitter, got None")
     splitter = TaskKFold(cv, shuffle=True, random_state=0) if isinstance(cv, Integral) else cv

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -12,6 +12,7 @@ from sklearn.base import clone, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from ..evaluate import Tasks, task_scores
+from ..parameter_names import name_of_lambda
 from ._style import axes_or_new, check_matplotlib, colours, label_ticks, score_label
 
 
@@ -113,7 +114,7 @@ class LambdaDisplay:
         check_matplotlib(f"{cls.__name__}.from_estimator")
         if len(tasks) < 2:
             raise ValueError("one task is old, one is new: at least two tasks are needed")
-        name = _name_of_lambda(estimator.get_params(), "estimator")
+        name = name_of_lambda(estimator.get_params(), "estimator")
         ordered = sorted(lambdas)
         results = [
             task_scores(
@@ -157,7 +158,7 @@ class LambdaDisplay:
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         searched = [key.removeprefix("param_") for key in results if key.startswith("param_")]
-        values = results[f"param_{_name_of_lambda(searched, 'search')}"]
+        values = results[f"param_{name_of_lambda(searched, 'search')}"]
         metric = search.refit if search.multimetric_ else "score"
         if f"mean_test_{metric}" not in results:
             raise ValueError("of several scores, refit must name the one to draw")
@@ -209,13 +210,6 @@ class LambdaDisplay:
         ax.set(xlabel="λ (ewc_lambda)", ylabel=score_label(self.scoring))
         ax.legend()
         return self
-
-
-def _name_of_lambda(parameters: Iterable[str], owner: str) -> str:
-    names = [name for name in parameters if name.split("__")[-1] == "ewc_lambda"]
-    if len(names) != 1:
-        raise ValueError(f"{owner} must have one parameter ewc_lambda, found {names or 'none'}")
-    return names[0]
 
 
 def _best_of_each(values: Any, means: np.ndarray) -> dict[float, int]:

@@ -95,6 +95,7 @@ class _Pull:
         self.group = group
         self.ewc_lambda, self.lr = ewc_lambda, float(group["lr"])
         self.momentum, self.betas = group.get("momentum", 0), group.get("betas")
+        self.trained = [p.requires_grad for p in group["params"]]
         self.params = [p for p in group["params"] if p in by_parameter]
         self.centre = [by_parameter[p][0] for p in self.params]
         stiffness = flat(by_parameter[p][1] for p in self.params)
@@ -115,12 +116,13 @@ class _Pull:
         return self.lr * (1 - self.group["dampening"]) / (1 - self.momentum)
 
     def holds(self, ewc_lambda: float) -> bool:
-        """Tell whether what α depends on is as it was; a schedule may change it."""
+        """Tell whether what α depends on is as it was; a callback may change it."""
         return (
             self.group["lr"] == self.lr
             and ewc_lambda == self.ewc_lambda
             and self.group.get("momentum", 0) == self.momentum
             and self.group.get("betas") is self.betas
+            and [p.requires_grad for p in self.group["params"]] == self.trained
         )
 
     def take(self, optimizer: torch.optim.Optimizer) -> None:

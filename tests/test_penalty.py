@@ -115,6 +115,18 @@ def test_a_frozen_parameter_stays():
     assert torch.equal(params["b"], before)
 
 
+def test_a_parameter_frozen_or_thawed_between_steps_stays_or_follows():
+    bound, params = bound_to_parameters()
+    optimizer = torch.optim.SGD(params.values(), lr=1.0)
+    before = params["b"].clone()
+    params["b"].requires_grad_(False)
+    bound.pull(optimizer, 1e6)
+    assert torch.equal(params["b"], before)
+    params["b"].requires_grad_()
+    bound.pull(optimizer, 1e6)
+    torch.testing.assert_close(params["b"].detach(), CENTRE["b"], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("make", "known"),
     [

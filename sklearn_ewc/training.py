@@ -192,13 +192,16 @@ class PenalisedTraining(ScikitNet):
         return accumulator.get_step()
 
     def _zero_grad_optimizer(self, set_to_none: bool | None = None) -> None:
-        optimizer = self.optimizer_
-        if set_to_none is not None or type(optimizer).zero_grad is not Optimizer.zero_grad:
+        optimizers = [getattr(self, f"{name}_") for name in self._optimizers]
+        if set_to_none is not None or any(
+            type(optimizer).zero_grad is not Optimizer.zero_grad for optimizer in optimizers
+        ):
             super()._zero_grad_optimizer(set_to_none)
             return
-        for group in optimizer.param_groups:  # the same, without torch's profiling around it
-            for p in group["params"]:
-                p.grad = None
+        for optimizer in optimizers:  # the same, without torch's profiling around it
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    p.grad = None
 
     def train_step_single(
         self,

@@ -193,6 +193,20 @@ def test_every_task_gets_a_fresh_optimizer(tasks):
     assert steps == [{5}, {5}, {5}]
 
 
+def test_gradients_are_cleared_as_the_optimizer_does_it(tasks):
+    cleared = []
+
+    class Counts(torch.optim.SGD):
+        def zero_grad(self, set_to_none=True):
+            cleared.append(set_to_none)
+            super().zero_grad(set_to_none)
+
+    own = quick(optimizer=Counts, batch_size=-1).partial_fit(*tasks[0])
+    stock = quick(optimizer=torch.optim.SGD, batch_size=-1).partial_fit(*tasks[0])
+    assert cleared == [True] * 5
+    assert torch.equal(parameters(own), parameters(stock))
+
+
 # history and callbacks
 
 

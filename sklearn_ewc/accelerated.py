@@ -137,24 +137,24 @@ class AcceleratedEWCRegressor(AccelerateMixin, EWCRegressor):
             self._set_training(True)
         X, y = unpack_data(batch)
         X, y, n_samples = self._share(self._inputs(X)), self._share(self._target(y)), len(y)
-        weights = {} if sample_weight is None else {"sample_weight": self._share(sample_weight)}
+        sample_weight = None if sample_weight is None else self._share(sample_weight)
         with ExitStack() as stack:
             if seed is not None:
                 stack.enter_context(seeded(seed + self.accelerator.process_index, self.device))
             stack.enter_context(self.accelerator.autocast())
             y_pred = self.infer(X, **fit_params)
-            loss = self._loss_of_share(y_pred, y, X, n_samples, **weights)
+            loss = self._loss_of_share(y_pred, y, X, n_samples, sample_weight)
         # the gradients of the processes are averaged, their losses add up
         self.accelerator.backward(loss * self.accelerator.num_processes)
         return {"loss": self._summed(loss.detach()), "y_pred": y_pred}
 
     def _loss_of_share(
-        self, y_pred: Tensor, y: Tensor, X: Any, n_samples: int, **weights: Tensor
+        self, y_pred: Tensor, y: Tensor, X: Any, n_samples: int, sample_weight: Tensor | None
     ) -> Tensor:
         """Return what the rows of this process add to the loss of a batch of `n_samples`."""
         if len(y) == 0:
             return y_pred.sum()  # zero, with a gradient that the other processes wait for
-        loss = self.get_loss(y_pred, y, X=X, training=True, **weights)
+        loss = self._loss(y_pred, y, X, training=True, sample_weight=sample_weight)
         is_sum = getattr(self.criterion_, "reduction", None) == "sum"
         return loss if is_sum else loss * (len(y) / n_samples)
 

@@ -20,17 +20,24 @@ def all_or_nothing(*estimators: Any) -> Iterator[None]:
             if isinstance(estimator, type) or not hasattr(estimator, "__dict__"):
                 continue  # "passthrough", or a mistake that is not ours to report
             itself = getattr(estimator, "all_or_nothing", None)
-            stack.enter_context(itself() if itself else _attributes_restored(estimator))
+            # the memo lets attributes that point back at the estimator go on doing so
+            stack.enter_context(
+                itself()
+                if itself
+                else attributes_restored(
+                    estimator, copy.deepcopy(vars(estimator), {id(estimator): estimator})
+                )
+            )
         yield
 
 
 @contextmanager
-def _attributes_restored(estimator: Any) -> Iterator[None]:
-    # the memo lets attributes that point back at the estimator go on doing so
-    attributes = copy.deepcopy(vars(estimator), {id(estimator): estimator})
+def attributes_restored(instance: Any, attributes: dict[str, Any] | None = None) -> Iterator[None]:
+    """Give an object back its attributes, or those passed, if the block raises anything."""
+    attributes = dict(vars(instance)) if attributes is None else attributes
     try:
         yield
     except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(attributes)
+        vars(instance).clear()
+        vars(instance).update(attributes)
         raise

@@ -20,6 +20,11 @@ def mapped(data: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return function(data)
 
 
+def as_arguments(X: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the inputs as a module gets them: a dict by keyword, anything else alone."""
+    return ((), dict(X)) if isinstance(X, Mapping) else ((X,), {})
+
+
 def leaves(data: Any) -> list[Any]:
     """Return what :func:`mapped` would apply its function to."""
     if isinstance(data, Mapping):

@@ -25,7 +25,7 @@ from .layerwise import (
     recorded,
     summed_gradients,
 )
-from .nested import mapped
+from .nested import as_arguments, mapped
 
 Tensors = dict[str, Tensor]
 Params = Mapping[str, Tensor]
@@ -92,8 +92,7 @@ def vectorised(module: nn.Module, params: Params, sums: Tensors) -> Add:
     def gradient(row: Any, cotangent: Tensor) -> Tensors:
         def one_output(free: Tensors) -> Tensor:
             alone = mapped(row, lambda x: x.unsqueeze(0))
-            args, kwargs = ((), dict(alone)) if isinstance(alone, Mapping) else ((alone,), {})
-            return functional_call(module, free, args, kwargs).squeeze(0)
+            return functional_call(module, free, *as_arguments(alone)).squeeze(0)
 
         return vjp(one_output, free)[1](cotangent)[0]
 
@@ -139,7 +138,8 @@ def summed_gradient(module: nn.Module, params: Params, sums: Tensors) -> Add:
 
 def module_output(module: nn.Module, X: Any) -> Tensor:
     """Return the module's output on one batch, which has to be a single tensor."""
-    output = module(**X) if isinstance(X, Mapping) else module(X)
+    args, kwargs = as_arguments(X)
+    output = module(*args, **kwargs)
     if not isinstance(output, Tensor):
         raise TypeError(f"module must return one tensor, got {type(output).__name__}")
     return output

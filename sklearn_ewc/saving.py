@@ -14,6 +14,7 @@ from skorch.utils import _check_f_arguments
 from torch import nn
 from torch.optim import Optimizer
 
+from .atomic import attributes_restored
 from .history import TaskHistory
 from .memory import Memory
 from .memory_file import Facts, memory_from_bytes, memory_to_bytes, safetensors_load, torch_load
@@ -58,18 +59,6 @@ def _read(file: Any) -> Any:
         return file.read()
     with open(file, "rb") as opened:
         return opened.read()
-
-
-@contextmanager
-def _attributes_restored(optimizer: Optimizer) -> Iterator[None]:
-    """Leave an optimizer as it was if the block raises; loading gives it new attributes."""
-    attributes = dict(vars(optimizer))
-    try:
-        yield
-    except BaseException:
-        optimizer.__dict__.clear()
-        optimizer.__dict__.update(attributes)
-        raise
 
 
 @contextmanager
@@ -281,6 +270,6 @@ class PersistentNet(ScikitNet):
         with ExitStack() as stack:
             for argument, part, state in states:
                 if isinstance(part, Optimizer):
-                    stack.enter_context(_attributes_restored(part))
+                    stack.enter_context(attributes_restored(part))  # loading replaces them
                 with _explained(argument):
                     part.load_state_dict(state)

@@ -15,7 +15,9 @@ from skorch import NeuralNet
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from .atomic import attributes_restored
 from .seeding import seeded, task_seed
+from .validation import check_device
 
 TORCH_DTYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64")}
 
@@ -156,12 +158,11 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         known = self.get_params(deep=False)
         for name in params.keys() - nested.keys() - known.keys():
             raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
-        attributes, to_validate = dict(vars(self)), set(self._params_to_validate)
+        to_validate = set(self._params_to_validate)
         try:
-            self._put_into_effect(params, nested)
+            with attributes_restored(self):
+                self._put_into_effect(params, nested)
         except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(attributes)
             self._params_to_validate = to_validate
             raise
         return self
@@ -170,7 +171,7 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
         self._params_to_validate.update(nested)
         if self.initialized_:
             if params.get("device") is not None:
-                _check_device(params["device"])
+                check_device(params["device"])
             self._validate_params()
             self._note_superseded({k: v for k, v in params.items() if _shapes_module(k)})
             self._apply_virtual_params(params)
@@ -207,13 +208,6 @@ class ScikitNet(NeuralNet, _DeclaresClasses):
 
     def _get_param_names(self) -> list[str]:
         return [name for name in super()._get_param_names() if not name.startswith("_")]
-
-
-def _check_device(device: Any) -> None:
-    try:
-        torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device {device!r} is unknown to torch") from error
 
 
 def _shapes_module(name: str) -> bool:

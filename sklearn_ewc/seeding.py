@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from sklearn.utils import check_random_state
 from torch import nn
 from torch.func import functional_call
+
+from .nested import as_arguments
 
 _GLOBAL_GENERATOR = threading.RLock()
 
@@ -69,10 +71,9 @@ def draws_random_numbers(module: nn.Module, X: Any, device: str | torch.device) 
     The pass works on copies of the buffers, so that BatchNorm does not see it.
     """
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    args, kwargs = ((), dict(X)) if isinstance(X, Mapping) else ((X,), {})
     with seeded(0, device), torch.no_grad():
         before = _generator_states(device)
-        functional_call(module, buffers, args, kwargs)
+        functional_call(module, buffers, *as_arguments(X))
         after = _generator_states(device)
     return any(not torch.equal(*pair) for pair in zip(before, after, strict=True))
 

@@ -16,7 +16,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from .atomic import all_or_nothing
+from .atomic import all_or_nothing, attributes_restored
 
 
 class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator):
@@ -233,15 +233,9 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
         """Leave the estimator as it was before the block if the block raises anything."""
-        attributes = dict(vars(self))
         learners = [self.regressor_] if self.__sklearn_is_fitted__() else []
-        try:
-            with all_or_nothing(*learners):
-                yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(attributes)
-            raise
+        with attributes_restored(self), all_or_nothing(*learners):
+            yield
 
     @property
     def n_features_in_(self) -> int:

@@ -216,8 +216,7 @@ class PenalisedTraining(ScikitNet):
         Xi, yi = unpack_data(batch)
         with nullcontext() if seed is None else seeded(seed, self.device):
             y_pred = self.infer(Xi, **fit_params)
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        loss = self.get_loss(y_pred, yi, X=Xi, training=True, **weights)
+        loss = self._loss(y_pred, yi, Xi, training=True, sample_weight=sample_weight)
         loss.backward()
         return {"loss": loss, "y_pred": y_pred}
 
@@ -229,8 +228,7 @@ class PenalisedTraining(ScikitNet):
         Xi, yi = unpack_data(batch)
         with torch.no_grad():
             y_pred = self.infer(Xi, **fit_params)
-            weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-            loss = self.get_loss(y_pred, yi, X=Xi, training=False, **weights)
+            loss = self._loss(y_pred, yi, Xi, training=False, sample_weight=sample_weight)
         return {"loss": loss, "y_pred": y_pred}
 
     def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
@@ -249,6 +247,13 @@ class PenalisedTraining(ScikitNet):
         if isinstance(x, Mapping):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
+
+    def _loss(
+        self, y_pred: Tensor, y: Any, X: Any, training: bool, sample_weight: Tensor | None
+    ) -> Tensor:
+        """Call :meth:`get_loss`, whose overrides need not know of weights where there are none."""
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return self.get_loss(y_pred, y, X=X, training=training, **weights)
 
     def get_loss(
         self,

@@ -102,10 +102,15 @@ def _check_training_settings(estimator: Any) -> None:
             raise TypeError(f"{name} must be a class or an instance of one, got {value!r}")
     if estimator.train_split is not None and not callable(estimator.train_split):
         raise TypeError(f"train_split must be None or callable, got {estimator.train_split!r}")
+    check_device(estimator.device)
+
+
+def check_device(device: Any) -> None:
+    """Raise ValueError unless torch knows the device."""
     try:
-        torch.device(estimator.device)
+        torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device {estimator.device!r} is unknown to torch") from error
+        raise ValueError(f"device {device!r} is unknown to torch") from error
 
 
 def _is_count(value: Any) -> bool:

@@ -1,12 +1,12 @@
 """Continual learning for scikit-learn: Elastic Weight Consolidation on skorch."""
 
-from .fisher import diagonal_fisher
+from .curvature import diagonal_fisher
 from .memory import Memory, Task
-from .modules import MLP
 from .pipeline import ContinualPipeline, make_continual_pipeline
 from .regressor import EWCRegressor
 from .selection import TaskKFold, estimate_lambda, search_lambda
 from .target import ContinualTargetRegressor
+from .training import MLP
 
 __all__ = [
     "MLP",

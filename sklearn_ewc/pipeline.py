@@ -20,7 +20,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .atomic import all_or_nothing
+from .rollback import all_or_nothing
 
 
 class ContinualPipeline(Pipeline):

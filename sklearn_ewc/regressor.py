@@ -5,29 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import skorch.dataset
 import torch
-from numpy.typing import ArrayLike
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetRegressor
 from skorch.utils import to_numpy
-from torch import Tensor
 
-from .batches import TensorBatches
-from .memory import Memory
-from .modules import MLP
-from .net import EWCNet
-from .seeding import base_seed
-from .validation import (
-    TaskData,
-    check_not_negative,
-    check_settings,
-    checked_data,
-    checked_inputs,
-    features_and_dtype,
-    rows_by_task,
-)
+from .data.checks import checked_inputs
+from .data.targets import Values
+from .training import EWCNet
 
 
 class EWCRegressor(EWCNet, NeuralNetRegressor):
@@ -132,6 +118,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         As in skorch.
     torch_load_kwargs : dict, default=None
         As in skorch.
+    accelerator : accelerate.Accelerator, default=None
+        Several processes that train each task together; see Notes.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial parameters, the order of batches and dropout. Torch's
         global random state is left alone.
@@ -182,162 +170,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     2
     """
 
-    def __init__(
-        self,
-        module: Any = MLP,
-        *,
-        hidden_layer_sizes: tuple[int, ...] = (100,),
-        ewc_lambda: float = 3.0,
-        fisher: str = "exact",
-        damping: float = 0.01,
-        store_tasks: bool = True,
-        mode: str = "offline",
-        gamma: float = 1.0,
-        penalty_step: str = "proximal",
-        criterion: Any = torch.nn.MSELoss,
-        optimizer: Any = torch.optim.Adam,
-        lr: float = 1e-3,
-        max_epochs: int = 200,
-        batch_size: int = 32,
-        iterator_train: Any = TensorBatches,
-        iterator_valid: Any = TensorBatches,
-        dataset: Any = skorch.dataset.Dataset,
-        train_split: Any = None,
-        callbacks: Any = None,
-        predict_nonlinearity: Any = "auto",
-        warm_start: bool = False,
-        verbose: int = 0,
-        device: Any = "cpu",
-        compile: bool = False,
-        use_caching: bool | str = "auto",
-        torch_load_kwargs: dict[str, Any] | None = None,
-        random_state: int | np.random.RandomState | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            module,
-            criterion=criterion,
-            optimizer=optimizer,
-            lr=lr,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            iterator_train=iterator_train,
-            iterator_valid=iterator_valid,
-            dataset=dataset,
-            train_split=train_split,
-            callbacks=callbacks,
-            predict_nonlinearity=predict_nonlinearity,
-            warm_start=warm_start,
-            verbose=verbose,
-            device=device,
-            compile=compile,
-            use_caching=use_caching,
-            torch_load_kwargs=torch_load_kwargs,
-            **kwargs,
-        )
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.ewc_lambda = ewc_lambda
-        self.fisher = fisher
-        self.damping = damping
-        self.store_tasks = store_tasks
-        self.mode = mode
-        self.gamma = gamma
-        self.penalty_step = penalty_step
-        self.random_state = random_state
-
-    def fit(
-        self,
-        X: Any,
-        y: ArrayLike | None = None,
-        task: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> EWCRegressor:
-        """Forget everything, then learn one task, or one after another.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), dict of arrays, or Dataset
-            Inputs. Arrays may have more dimensions, for convolutions; whole numbers
-            become floating, but in a dict, where an embedding may want them. A
-            torch Dataset yields pairs (x, y), or (x, y, weight).
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets; None with a Dataset.
-        task : array-like of shape (n_samples,), default=None
-            A label per sample. The tasks are learned in the sorted order of their
-            labels (an ordered pandas Categorical: in its own), each under the
-            penalty of those before, as by one `partial_fit` after another. This
-            gives `ewc_lambda` a meaning within one ``fit``, and so lets
-            :class:`~sklearn.model_selection.GridSearchCV` choose it. None: all
-            samples are one task, and `ewc_lambda` changes nothing.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples, in the loss and in the Fisher alike; only their
-            ratios within a task matter.
-
-        Returns
-        -------
-        EWCRegressor
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the data or a parameter mean nothing.
-        FloatingPointError
-            If the loss becomes NaN or infinite. Whatever is raised, the
-            estimator is then as it was before the call.
-        """
-        with self.all_or_nothing():
-            continued = self.warm_start and self.__sklearn_is_fitted__()
-            data = self._checked(X, y, sample_weight, first=not continued)
-            tasks = [data] if task is None else self._split_by_task(data, task)
-            if continued:
-                self.memory_ = Memory(**self._memory_settings())
-                self.initialize_history()
-            else:
-                self.initialize()
-            for one in tasks:
-                self.learn_task(one)
-        return self
-
-    def partial_fit(
-        self,
-        X: Any,
-        y: ArrayLike | None = None,
-        sample_weight: ArrayLike | None = None,
-        task_weight: float = 1.0,
-    ) -> EWCRegressor:
-        """Learn one new task under the penalty of all earlier ones.
-
-        On an estimator that is not fitted, it is the first task.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As in :meth:`fit`.
-        task_weight : float, default=1.0
-            w, how much this task will count beside the others once it is learned;
-            λ_k = `ewc_lambda` · w_k. 0 forgets it.
-
-        Returns
-        -------
-        EWCRegressor
-            The estimator itself.
-
-        Raises
-        ------
-        ValueError, TypeError, FloatingPointError
-            As in :meth:`fit`; also if parameters of the module were changed since
-            it was built, which only `fit` can put into effect.
-        """
-        with self.all_or_nothing():
-            check_not_negative("task_weight", task_weight)
-            built = self.__sklearn_is_fitted__()
-            first = not built or self.n_tasks_ == 0
-            data = self._checked(X, y, sample_weight, first=first)
-            if not built:
-                self.initialize()
-            self.learn_task(data, task_weight)
-        return self
+    targets_kind = Values
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the targets.
@@ -356,12 +189,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         X = checked_inputs(self, X, self.dtype_)
         nonlinearity = self._get_predict_nonlinearity()
         outputs = [nonlinearity(output) for output in self.forward_iter(X)]
-        predicted = to_numpy(torch.cat(outputs))
-        if self.y_is_flat_ and predicted.size != len(predicted):
-            raise ValueError(
-                f"X must have as many axes as in fit: predictions have shape {predicted.shape}"
-            )
-        return predicted.reshape(-1) if self.y_is_flat_ else predicted
+        return self.targets_.to_show(to_numpy(torch.cat(outputs)))
 
     def _get_predict_nonlinearity(self) -> Any:
         """Return skorch's choice, but one column of probabilities and not two."""
@@ -371,64 +199,10 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
             return torch.sigmoid
         return super()._get_predict_nonlinearity()
 
-    def _target(self, y: Any) -> Tensor:
-        y = super()._target(y)
-        return y.unsqueeze(1) if y.ndim == 1 else y
-
     @property
     def predict_proba(self) -> Any:
         """Not there: skorch's nets have it, but a regressor has no classes."""
         raise AttributeError(f"{type(self).__name__} has no predict_proba")
 
     def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-    def initialize(self) -> EWCRegressor:
-        """Build the module anew, with an empty memory.
-
-        `fit` and the first `partial_fit` do this. By hand, before ``load_params``
-        for example, sizes that only the data know have to be given:
-        ``module__n_features``. The module is then float32.
-        """
-        self.memory_ = Memory(**self._memory_settings())
-        self.seed_ = base_seed(self.random_state)
-        if not hasattr(self, "dtype_"):
-            self.dtype_, self.y_is_flat_ = np.dtype(np.float32), True
-        return super().initialize()
-
-    def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
-        """Check parameters and data; the first task decides on sizes and dtype."""
-        check_settings(self)
-        built = self.__sklearn_is_fitted__() and (not first or self.n_tasks_ == 0)
-        if built:
-            self.check_module_settings()
-        data = checked_data(
-            self, X, y, sample_weight, dtype=self.dtype_ if built else None, first=first
-        )
-        n_outputs = 1 if data.target.ndim == 1 else data.target.shape[1]
-        if not first:
-            if n_outputs != self.n_outputs_:
-                raise ValueError(
-                    f"y has {n_outputs} outputs, but {type(self).__name__} was fitted with "
-                    f"{self.n_outputs_}"
-                )
-            return data
-        self.n_outputs_, self.y_is_flat_ = n_outputs, data.target.ndim == 1
-        if data.y is None:
-            n_features, dtype = features_and_dtype(data.X)
-            self.__dict__.update({} if n_features is None else {"n_features_in_": n_features})
-        else:
-            dtype = data.y.dtype
-        if not built:
-            self.dtype_ = dtype
-        return data
-
-    def _split_by_task(self, data: TaskData, task: Any) -> list[TaskData]:
-        if data.y is None:
-            raise ValueError("a torch Dataset cannot be split by task: learn each by partial_fit")
-        tasks = [data.rows(rows) for rows in rows_by_task(task, len(data.y))]
-        for one in tasks:
-            one.check_weights()
-        return tasks
+        return self.targets_kind.tag(super().__sklearn_tags__())

@@ -15,8 +15,10 @@ from sklearn import get_config
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, train_test_split
 from sklearn.utils.validation import _num_samples
 
-from .parameter_names import name_of_lambda
-from .validation import check_not_negative, checked_data, rows_by_task
+from .data.checks import checked_data
+from .data.tasks import rows_by_task
+from .training.settings import check_not_negative
+from .wrapped import name_of_lambda
 
 LAMBDAS = (0.0, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 

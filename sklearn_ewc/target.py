@@ -16,7 +16,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from .atomic import all_or_nothing, attributes_restored
+from .rollback import all_or_nothing, attributes_restored
 
 
 class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator):

@@ -106,7 +106,7 @@ def step_costs(name, counts, naive_up_to):
             loss.backward()
             optimizer.step()
             if pull is not None:
-                pull(optimizer, 1.0)
+                pull(optimizer)
 
     costs = {}
     for count in counts:

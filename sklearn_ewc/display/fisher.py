@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..memory import Memory
-from ._nets import fitted_net
+from ..wrapped import fitted_net
 from ._style import BLUE, COLOUR_MAP, axes_or_new, check_matplotlib, label_ticks, number_cells
 
 
@@ -111,7 +111,7 @@ class FisherDisplay:
         """
         check_matplotlib(f"{cls.__name__}.from_estimator")
         memory: Memory = fitted_net(estimator, "memory_").memory_
-        stiffness = memory.quadratic.stiffness
+        stiffness = memory.quadratic.curvature.diagonal()
         names = tuple(stiffness)
         shares = [_shares(task.fisher, names) for task in memory.tasks]
         display = cls(
@@ -199,7 +199,7 @@ def _shares(importance: Mapping[str, Tensor], names: Sequence[str]) -> np.ndarra
 
 
 def _room(memory: Memory) -> list[float]:
-    stiffness = memory.quadratic.stiffness.values()
+    stiffness = memory.quadratic.curvature.diagonal().values()
     fading = memory.gamma if memory.mode == "online" else 1.0
     n_tasks = sum(fading**age for age in range(memory.n_tasks))
     mean = sum(float(value.sum()) for value in stiffness) / sum(v.numel() for v in stiffness)

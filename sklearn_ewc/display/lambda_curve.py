@@ -12,7 +12,7 @@ from sklearn.base import clone, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from ..evaluate import Tasks, task_scores
-from ..parameter_names import name_of_lambda
+from ..wrapped import name_of_lambda
 from ._style import axes_or_new, check_matplotlib, colours, label_ticks, score_label
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._nets import fitted_net
+from ..wrapped import fitted_net
 from ._style import BLUE, ORANGE, VERMILLION, axes_or_new, check_matplotlib, label_ticks
 
 _REACH_BELOW_THE_LOSS = 1000

@@ -1,0 +1,22 @@
+"""How a loss bends around the parameters that a task ended with.
+
+`fisher.py` runs a module over a task's batches: from the criterion
+(`criterion.py`) it takes vectors at the output, which `fisher` names, and hands
+them to a kind of curvature, which keeps of the matrix Jᵀ H J what it can:
+`diagonal.py` the diagonal. What all kinds can do is in `base.py`.
+"""
+
+from .base import Curvature, Resolvent
+from .diagonal import Diagonal
+from .fisher import FISHERS, KINDS, curvature_and_loss, curvature_of, diagonal_fisher
+
+__all__ = [
+    "FISHERS",
+    "KINDS",
+    "Curvature",
+    "Diagonal",
+    "Resolvent",
+    "curvature_and_loss",
+    "curvature_of",
+    "diagonal_fisher",
+]

@@ -1,0 +1,303 @@
+"""The Fisher of a task: (module, criterion, batches) -> a curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..tensors import Tensors, are_finite, joined
+from .base import Curvature
+from .criterion import (
+    Criterion,
+    check_shapes,
+    curvature_cotangents,
+    loss_cotangent,
+    total_loss,
+)
+from .diagonal import Diagonal
+
+FISHERS = ("exact", "empirical", "batch", "sampled")
+KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal,)}
+
+Batches = Iterable[tuple[Any, ...]]
+Reduce = Callable[[Tensors], Tensors]
+
+
+def curvature_of(
+    module: nn.Module,
+    criterion: Criterion,
+    batches: Batches,
+    *,
+    fisher: str = "exact",
+    kind: str = "diagonal",
+    reduce: Reduce | None = None,
+    generator: torch.Generator | None = None,
+) -> Curvature:
+    """Return how the mean criterion bends around a module's parameters.
+
+    It is mean_n Σ_r J_nᵀ v_rn v_rnᵀ J_n with J_n = ∂f(x_n)/∂θ. `fisher` says which
+    vectors v at the output are squared, `kind` what of the matrix is kept.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Called with one batch of inputs (by keyword if they are a dict); returns
+        one tensor with samples along its first axis. Run in evaluation mode:
+        dropout is off and BatchNorm statistics neither follow nor move.
+    criterion : callable
+        ``criterion(output, target)``, the mean over samples of a loss, such as
+        ``torch.nn.MSELoss()``.
+    batches : iterable of (X, y) or (X, y, sample_weight)
+        Tensors (X: or a dict of them) on the module's device, samples along the
+        first axis. Seen once; small ones are joined, up to 512 rows and 1 MB:
+        memory is bounded by that or by one batch.
+        `sample_weight` has shape (n_samples,).
+    fisher : {"exact", "empirical", "batch", "sampled"}, default="exact"
+        Which vectors, with ℓ_n the loss of a sample, H_n = ∂²ℓ_n/∂f², and the means
+        weighted by `sample_weight`:
+
+        - ``"exact"``: the columns of a root of H_n, which gives mean_n J_nᵀ H_n J_n,
+          the generalised Gauss–Newton matrix [1]_. For a criterion that is a
+          negative log-likelihood this is the Fisher information; for MSELoss with
+          C outputs its diagonal is (2/C) mean_n Σ_c (∂f_c/∂θ_i)². It needs the
+          targets for their shape only and does not vanish where the fit is perfect.
+        - ``"empirical"``: ∂ℓ_n/∂f, with the targets as they are: the squared
+          gradients of single samples.
+        - ``"batch"``: the same, summed over all samples before it is squared:
+          (∂ mean_n ℓ_n/∂θ)². Almost zero at an optimum, hence in need of a huge λ;
+          there to reproduce earlier work.
+        - ``"sampled"``: a sum of the columns of "exact" with random signs, whose
+          square has the same expectation [1]_: one backward pass however many
+          outputs there are, and the same as "exact" where there is one.
+
+        The best λ differs by orders of magnitude between them [2]_.
+    kind : {"diagonal"}, default="diagonal"
+        What is kept: the diagonal, one number per parameter.
+    reduce : callable, default=None
+        Adds up a dict of tensors over several processes, each of which has seen
+        other samples: the means are then over the samples of all.
+    generator : torch.Generator, default=None
+        Source of the signs of "sampled", on the CPU. None: a new one, of the same
+        seed every time.
+
+    Returns
+    -------
+    Curvature
+        Over the parameters with ``requires_grad=True``, named as in
+        ``module.named_parameters()``, in their dtype.
+
+    Raises
+    ------
+    ValueError
+        If `fisher` or `kind` is unknown, there are no samples, a weight is negative or
+        all are zero, the result is not finite, or outputs and targets differ in shape
+        where the criterion would broadcast.
+    TypeError
+        If `module` or `batches` are of another kind, or the module returns anything
+        but one tensor.
+
+    References
+    ----------
+    .. [1] Martens, "New insights and perspectives on the natural gradient
+       method", JMLR 21 (2020), sections 8 and 9.
+    .. [2] van de Ven, "On the computation of the Fisher Information in
+       continual learning", arXiv 2502.11756 (2025).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_ewc.curvature import curvature_of
+    >>> line = torch.nn.Linear(1, 1)
+    >>> X, y = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> curvature_of(line, torch.nn.MSELoss(), [(X, y)]).trace()  # 2 mean(x²) + 2
+    12.0
+    """
+    options: Any = {"fisher": fisher, "kind": kind, "reduce": reduce, "generator": generator}
+    return curvature_and_loss(module, criterion, batches, **options).curvature
+
+
+def diagonal_fisher(
+    module: nn.Module,
+    criterion: Criterion,
+    batches: Batches,
+    kind: str = "exact",
+    reduce: Reduce | None = None,
+) -> Tensors:
+    """Return one importance per parameter: a diagonal Fisher of the mean criterion.
+
+    Parameters
+    ----------
+    module, criterion, batches, reduce
+        As in :func:`~sklearn_ewc.curvature.curvature_of`, whose diagonal it is.
+    kind : {"exact", "empirical", "batch", "sampled"}, default="exact"
+        Which estimator; `fisher` there.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each parameter with ``requires_grad=True``, by its name in
+        ``module.named_parameters()``: a tensor of its shape and dtype, ≥ 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As there.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_ewc import diagonal_fisher
+    >>> line = torch.nn.Linear(1, 1)
+    >>> X, y = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    >>> diagonal_fisher(line, torch.nn.MSELoss(), [(X, y)])  # 2 mean(x²) and 2
+    {'weight': tensor([[10.]]), 'bias': tensor([2.])}
+    """
+    return curvature_of(module, criterion, batches, fisher=kind, reduce=reduce).diagonal()
+
+
+@dataclass(frozen=True)
+class CurvatureAndLoss:
+    """What one pass over a task's samples finds.
+
+    Attributes
+    ----------
+    curvature : Curvature
+        Of the mean criterion.
+    loss : float
+        The mean criterion itself.
+    """
+
+    curvature: Curvature
+    loss: float
+
+
+def curvature_and_loss(
+    module: nn.Module,
+    criterion: Criterion,
+    batches: Batches,
+    *,
+    fisher: str,
+    kind: str,
+    reduce: Reduce | None = None,
+    generator: torch.Generator | None = None,
+) -> CurvatureAndLoss:
+    """Return what :func:`curvature_of` does, and the mean criterion, in one pass."""
+    for argument, value, known in (("fisher", fisher, FISHERS), ("kind", kind, KINDS)):
+        if value not in known:
+            raise ValueError(f"unknown {argument} {value!r}; known are {_listed(known)}")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    loss, total = torch.zeros((), dtype=torch.float64), 0.0
+    with _evaluating(module):
+        sums = KINDS[kind].sums(module, fisher)
+        for X, y, *weight in joined(map(_checked_batch, batches)):
+            batch = _Batch(y, weight[0] if weight else None)
+            sums.add(X, partial(batch.vectors, fisher, criterion, generator))
+            loss = loss.to(y.device) + batch.loss
+            total += batch.weight
+    added, loss_sum = sums.tensors(), float(loss)
+    if reduce is not None:
+        added, loss_sum, total = _reduced(reduce, added, loss_sum, total)
+    if not total > 0:
+        raise ValueError("the Fisher needs at least one sample with a positive weight")
+    if not are_finite(added.values()):
+        raise ValueError("the Fisher is not finite: batches or parameters hold NaN or infinity")
+    return CurvatureAndLoss(sums.curvature(added, total), loss_sum / total)
+
+
+def _listed(known: Iterable[str]) -> str:
+    return ", ".join(map(repr, known))
+
+
+def _checked_batch(batch: Any) -> Any:
+    if not (isinstance(batch, tuple | list) and len(batch) in (2, 3)):
+        raise TypeError("batches must hold pairs (X, y) or triples (X, y, sample_weight)")
+    _, y, *weight = batch
+    if not all(isinstance(part, Tensor) and part.ndim for part in (y, *weight)):
+        raise TypeError("batches must hold tensors with samples along their first axis")
+    if len(y) == 0:
+        raise ValueError("batches must hold at least one sample each")
+    if weight and (weight[0].shape != y.shape[:1] or not _are_weights(weight[0])):
+        raise ValueError("sample_weight must be one finite number >= 0 per sample of a batch")
+    return batch
+
+
+def _are_weights(weight: Tensor) -> bool:
+    return bool(weight.isfinite().all() and (weight >= 0).all())
+
+
+class _Batch:
+    """The targets of one batch, and the vectors and the loss that follow from an output."""
+
+    loss: Tensor
+
+    def __init__(self, y: Tensor, sample_weight: Tensor | None) -> None:
+        self.y = y
+        self.sample_weight = sample_weight
+        self.weight = len(y) if sample_weight is None else float(sample_weight.sum())
+
+    def vectors(
+        self, fisher: str, criterion: Criterion, generator: torch.Generator, output: Tensor
+    ) -> list[Tensor]:
+        """Return the v_r, shaped like `output`, that `fisher` stands for.
+
+        What will be squared has the root of the weights in it, "batch" the weights.
+        """
+        check_shapes(criterion, output, self.y)
+        self.loss = total_loss(criterion, output, self.y, self.sample_weight).double()
+        if fisher in ("empirical", "batch"):
+            vectors = [loss_cotangent(criterion, output, self.y)]
+        else:
+            vectors = list(curvature_cotangents(criterion, output, self.y))
+        if fisher == "sampled":
+            vectors = [_randomly_signed_sum(vectors, generator)]
+        if self.sample_weight is None:
+            return vectors
+        factor = self.sample_weight if fisher == "batch" else self.sample_weight.sqrt()
+        return [_by_sample(factor, like=vector) * vector for vector in vectors]
+
+
+def _randomly_signed_sum(vectors: list[Tensor], generator: torch.Generator) -> Tensor:
+    """Return one vector whose square has the expectation of the sum of squares."""
+    signs = torch.randint(2, (len(vectors), len(vectors[0])), generator=generator) * 2.0 - 1.0
+    pairs = zip(signs, vectors, strict=True)
+    return torch.stack([_by_sample(sign, like=vector) * vector for sign, vector in pairs]).sum(0)
+
+
+def _by_sample(numbers: Tensor, like: Tensor) -> Tensor:
+    """Return one number per sample in a form that multiplies outputs."""
+    return numbers.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _reduced(
+    reduce: Reduce, sums: Tensors, loss: float, total: float
+) -> tuple[Tensors, float, float]:
+    like = next(iter(sums.values()))
+    numbers = like.new_tensor([loss, total], dtype=torch.float64)
+    loss, total = reduce({"": numbers})[""].tolist()
+    return reduce(sums), loss, total
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every part of the module into evaluation mode, and back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        if any(isinstance(part, nn.RNNBase) for part in module.modules()):
+            # cuDNN has no backward pass for recurrent layers in evaluation mode
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        module.eval()
+        try:
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training

@@ -1,0 +1,1 @@
+"""What users pass in: checked, turned into what a net is trained on, cut into batches."""

@@ -1,0 +1,125 @@
+"""Whether what a file holds fits an estimator: memory, module, optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import LBFGS, Optimizer
+
+from ..memory import Memory
+
+
+def check_memory(memory: Memory, params: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a memory does not fit the parameters of a module."""
+    unknown = sorted(memory.quadratic.centre.keys() - params.keys())
+    if unknown:
+        raise ValueError(f"it remembers parameters that the module lacks: {unknown}")
+    quadratic = memory.quadratic
+    check_tensors(quadratic.centre, params, "centre.")
+    check_tensors(quadratic.remainder, params, "remainder.", torch.float64)
+    # of what shapes a curvature consists is for its kind to check
+    dtypes = {p.dtype for p in params.values()}
+    check_plain(quadratic.curvature.state_dict(), "curvature.", {torch.float64})
+    for k, task in enumerate(memory.tasks):
+        check_tensors(task.anchor, params, f"tasks.{k}.anchor.")
+        check_plain(task.curvature.state_dict(), f"tasks.{k}.curvature.", dtypes)
+
+
+def check_tensors(
+    tensors: Mapping[str, Any],
+    like: Mapping[str, Any],
+    prefix: str = "",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Raise ValueError where tensors differ from others in shape or dtype, or are not finite."""
+    for name, value in tensors.items():
+        expected = like[name]
+        if not isinstance(expected, Tensor):  # what a module's get_extra_state gave
+            continue
+        if is_lazy(expected):
+            expected = value
+        check_plain({name: value}, prefix, {dtype or expected.dtype})
+        if value.shape != expected.shape:
+            shapes = f"{tuple(value.shape)}, the estimator's {tuple(expected.shape)}"
+            raise ValueError(f"{prefix}{name} has shape {shapes}")
+        # a buffer may hold infinities, a mask for example
+        if not (value.isfinite() | ~expected.isfinite().cpu()).all():
+            raise ValueError(f"{prefix}{name} is not finite")
+
+
+def check_plain(tensors: Mapping[str, Any], prefix: str, dtypes: set[torch.dtype]) -> None:
+    """Raise ValueError where something is no plain tensor of one of these dtypes."""
+    for name, value in tensors.items():
+        if type(value) is not Tensor or value.layout != torch.strided:
+            raise ValueError(f"{prefix}{name} is not a plain tensor")
+        if value.dtype not in dtypes:
+            expected = " or ".join(sorted(map(str, dtypes)))
+            raise ValueError(f"{prefix}{name} has dtype {value.dtype}, not {expected}")
+
+
+def check_state(state: Any, module: nn.Module) -> None:
+    """Raise ValueError where a state does not fit a module."""
+    expected = module.state_dict()
+    if not isinstance(state, Mapping):
+        raise ValueError("it does not hold tensors by name")
+    differing = {
+        "lacks": sorted(expected.keys() - state.keys()),
+        "has unexpected": sorted(map(str, state.keys() - expected.keys())),
+    }
+    for what, names in differing.items():
+        if names:
+            raise ValueError(f"it {what} tensors: {names}")
+    check_tensors(state, expected)
+
+
+def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
+    """Raise ValueError where a state does not fit an optimizer.
+
+    The moments in it are compared with the parameters only for torch's own
+    optimizers; others may keep anything.
+    """
+    if not (isinstance(state, dict) and {"state", "param_groups"} <= state.keys()):
+        raise ValueError("it does not hold the state of an optimizer")
+    groups, expected = state["param_groups"], optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in groups] != [group["params"] for group in expected]:
+        raise ValueError("its groups of parameters are not the estimator's")
+    for group, own in zip(groups, expected, strict=True):
+        if unexpected := sorted(group.keys() - own.keys()):
+            raise ValueError(f"its options {unexpected} are of another optimizer")
+        for name, value in group.items():
+            if not all(math.isfinite(number) for number in _numbers(value)):
+                raise ValueError(f"its {name} is not finite")
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    own_kind = type(optimizer).__module__.startswith("torch.optim.")
+    for index, values in state["state"].items():
+        if index not in range(len(params)):
+            raise ValueError(f"it has a state for parameter {index!r}, of {len(params)}")
+        for name, value in values.items():
+            for tensor in _tensors_in(value):
+                if not tensor.isfinite().all():
+                    raise ValueError(f"{name} of parameter {index} is not finite")
+                shape, known = tensor.shape, params[index].shape
+                if own_kind and not isinstance(optimizer, LBFGS) and not _fits(shape, known):
+                    shapes = f"{tuple(shape)}, the parameter {tuple(known)}"
+                    raise ValueError(f"{name} of parameter {index} has shape {shapes}")
+
+
+def _fits(shape: torch.Size, known: torch.Size) -> bool:
+    """Tell whether a moment may belong to a parameter: a number, its shape, or means along axes."""
+    same = len(shape) == len(known) and all(a in (1, b) for a, b in zip(shape, known, strict=True))
+    return shape.numel() == 1 or same
+
+
+def _numbers(value: Any) -> list[Any]:
+    values = value if isinstance(value, tuple | list) else [value]
+    return [number for number in values if isinstance(number, float)]
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    values = value if isinstance(value, tuple | list) else [value]
+    return [tensor for tensor in values if isinstance(tensor, Tensor)]

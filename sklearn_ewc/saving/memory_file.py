@@ -1,0 +1,188 @@
+"""The file of a memory: bytes that hold it whole, in torch's or the safetensors format."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..curvature import KINDS, Curvature
+from ..memory import Memory, Task
+from ..memory.quadratic import Quadratic
+from ..tensors import Tensors
+from .facts import Facts
+
+FORMAT, VERSION = "sklearn_ewc memory", "2"
+
+
+def memory_to_bytes(memory: Memory, facts: Facts, use_safetensors: bool = False) -> bytes:
+    """Return the file of a memory: tensors, numbers as JSON, and a checksum of both.
+
+    The parts are the same in either format, and :func:`torch.load` with
+    ``weights_only=True`` or safetensors reads them.
+    """
+    quadratic = memory.quadratic
+    numbers = {
+        "facts": facts.to_json(),
+        "settings": {
+            "store_tasks": bool(memory.store_tasks),
+            "mode": memory.mode,
+            "gamma": float(memory.gamma),
+            "n_tasks": int(memory.n_tasks),
+            "n_samples": _or_none(int, memory.n_samples),
+            "loss": _or_none(float, memory.loss),
+        },
+        "kind": quadratic.curvature.kind,
+        "constant": float(quadratic.constant),
+        "names": list(quadratic.centre),
+        "parts": list(quadratic.curvature.state_dict()),
+        "tasks": [
+            {
+                "names": list(task.anchor),
+                "parts": list(task.curvature.state_dict()),
+                "weight": float(task.weight),
+                "damping": float(task.damping),
+                "n_samples": _or_none(int, task.n_samples),
+                "loss": _or_none(float, task.loss),
+            }
+            for task in memory.tasks
+        ],
+    }
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in memory_tensors(memory)
+    }
+    return packed(tensors, json.dumps(numbers, allow_nan=False), use_safetensors)
+
+
+def _or_none(kind: type, value: Any) -> Any:
+    return None if value is None else kind(value)
+
+
+def memory_tensors(memory: Memory) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a memory under their names in a file."""
+    quadratic = memory.quadratic
+    groups = [("centre", quadratic.centre), ("remainder", quadratic.remainder)]
+    groups.append(("curvature", quadratic.curvature.state_dict()))
+    for k, task in enumerate(memory.tasks):
+        groups.append((f"tasks.{k}.anchor", task.anchor))
+        groups.append((f"tasks.{k}.curvature", task.curvature.state_dict()))
+    for part, tensors in groups:
+        for name, value in tensors.items():
+            yield f"{part}.{name}", value
+
+
+def packed(
+    tensors: Tensors, numbers: str, use_safetensors: bool = False, version: str = VERSION
+) -> bytes:
+    """Return a file of tensors and of numbers as JSON, with the checksum of both."""
+    checksum = _checksum(tensors, numbers)
+    metadata = {"format": FORMAT, "version": version, "numbers": numbers, "sha256": checksum}
+    if use_safetensors:
+        from safetensors.torch import save
+
+        return save(tensors, metadata)
+    file = io.BytesIO()
+    torch.save({"metadata": metadata, "tensors": tensors}, file)
+    return file.getvalue()
+
+
+def memory_from_bytes(data: bytes, use_safetensors: bool = False) -> tuple[Memory, Facts]:
+    """Return the memory and the facts in a file of :func:`memory_to_bytes`.
+
+    Raises
+    ------
+    ValueError
+        If the file is of another format or version, damaged, or does not add up.
+    """
+    if use_safetensors:
+        tensors = safetensors_load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__", {})
+    else:
+        content = torch_load(data, weights_only=True)
+        is_ours = isinstance(content, dict) and content.keys() == {"metadata", "tensors"}
+        metadata, tensors = content.values() if is_ours else ({}, {})
+    if metadata.get("format") != FORMAT:
+        raise ValueError("it does not hold a memory")
+    if metadata["version"] != VERSION:
+        raise ValueError(
+            f"it has version {metadata['version']} of the format, this library reads {VERSION}"
+        )
+    if metadata["sha256"] != _checksum(tensors, metadata["numbers"]):
+        raise ValueError("it is damaged, its content does not fit its checksum")
+    return _memory(dict(tensors), **json.loads(metadata["numbers"]))
+
+
+def _memory(
+    tensors: Tensors,
+    facts: dict[str, Any],
+    settings: dict[str, Any],
+    kind: str,
+    constant: float,
+    names: list[str],
+    parts: list[str],
+    tasks: list[dict[str, Any]],
+) -> tuple[Memory, Facts]:
+    def part(prefix: str, names: Iterable[str]) -> Tensors:
+        missing = [f"{prefix}.{name}" for name in names if f"{prefix}.{name}" not in tensors]
+        if missing:
+            raise ValueError(f"it lacks the tensors {missing}")
+        return {name: tensors.pop(f"{prefix}.{name}") for name in names}
+
+    def curvature(prefix: str, names: Iterable[str]) -> Curvature:
+        return KINDS[kind].from_state_dict(part(prefix, names))
+
+    centre, remainder = (part(prefix, names) for prefix in ("centre", "remainder"))
+    stiffness = curvature("curvature", parts)
+    stiffness.check(centre)
+    learned = []
+    for k, task in enumerate(tasks):
+        anchor = part(f"tasks.{k}.anchor", task.pop("names"))
+        learned.append(Task(anchor, curvature(f"tasks.{k}.curvature", task.pop("parts")), **task))
+    if tensors:
+        raise ValueError(f"it has the unexpected tensors {sorted(tensors)}")
+    if not (math.isfinite(constant) and constant >= 0):
+        raise ValueError(f"constant is {constant!r}")
+    if type(settings["n_tasks"]) is not int or len(learned) > settings["n_tasks"]:
+        raise ValueError(f"it has {len(learned)} tasks, of {settings['n_tasks']!r} learned")
+    quadratic = Quadratic(centre, remainder, stiffness, constant)
+    return Memory(**settings, tasks=tuple(learned), quadratic=quadratic), Facts.from_json(facts)
+
+
+def _checksum(tensors: Tensors, numbers: str) -> str:
+    checksum = hashlib.sha256(numbers.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        checksum.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        checksum.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return checksum.hexdigest()
+
+
+def safetensors_load(data: bytes) -> Tensors:
+    """Return the tensors of a safetensors file."""
+    from safetensors.torch import load
+
+    return load(data)
+
+
+def torch_load(data: bytes, **kwargs: Any) -> Any:
+    """Return the content of a torch file whose records' checksums are right."""
+    # torch skips the checksums of the archive, and takes a record marked as a folder for
+    # one of any content: it gets to see records that zipfile has checked, written anew
+    checked = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(checked, "w") as anew:
+        names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise ValueError("it is damaged, a record is there twice")
+        for name in names:
+            anew.writestr(name, archive.read(name))
+    checked.seek(0)
+    return torch.load(checked, **{"map_location": "cpu", **kwargs})

@@ -1,0 +1,111 @@
+"""How a net's module is built, and what a change of parameters does to a net that is built."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from ..data.checks import TORCH_DTYPES
+from .seeding import seeded, task_seed
+from .settings import check_device
+
+
+def built_module(net: Any) -> nn.Module:
+    """Return a new module, seeded, in the sizes and the dtype of the data."""
+    kwargs = {**_sizes_left_open(net), **net.get_params_for("module")}
+    with seeded(task_seed(net.seed_, 0), net.device):
+        module = net.initialized_instance(net.module, kwargs)
+    return module.to(TORCH_DTYPES[net.dtype_])
+
+
+def _sizes_left_open(net: Any) -> dict[str, Any]:
+    """Return the sizes of the data under the names that the module's signature knows."""
+    if isinstance(net.module, nn.Module):
+        return {}
+    n_features = getattr(net, "n_features_in_", None)
+    n_outputs = net.targets_.n_outputs
+    sizes = {
+        "n_features": n_features,
+        "in_features": n_features,
+        "n_outputs": n_outputs,
+        "out_features": n_outputs,
+        "hidden_layer_sizes": net.hidden_layer_sizes,
+    }
+    filled_in = getattr(net.module, "keywords", {})  # by functools.partial
+    known = inspect.signature(net.module).parameters.keys() - filled_in.keys()
+    return {name: size for name, size in sizes.items() if name in known and size is not None}
+
+
+def check_module_settings(net: Any) -> None:
+    """Raise if parameters of the module were changed since it was built."""
+    if net.superseded_:
+        raise ValueError(
+            f"{', '.join(sorted(net.superseded_))} changed since the module was built, and "
+            "a new module would lose what it has learned; set it back, or call fit to start "
+            "anew"
+        )
+
+
+def put_into_effect(net: Any, params: dict[str, Any]) -> None:
+    """Set parameters that are known to exist, and let a net that is built follow them."""
+    net._params_to_validate = net._params_to_validate | {name for name in params if "__" in name}
+    if net.initialized_:
+        if params.get("device") is not None:
+            check_device(params["device"])
+        net._validate_params()
+        net.superseded_ = _superseded(net, params)
+        net._apply_virtual_params(params)
+    net.__dict__.update({k: v for k, v in params.items() if not _is_momentary(k)})
+    if net.initialized_:
+        if any(name.startswith("callbacks") for name in params):
+            _initialize_callbacks(net)
+        if any(name.startswith("criterion") for name in params):
+            net._initialize_criterion()
+        if "device" in params:
+            move(net, net.device)
+
+
+def _initialize_callbacks(net: Any) -> None:
+    try:
+        net._initialize_callbacks()
+    except AttributeError as error:  # skorch looks for their methods
+        raise TypeError(f"callbacks holds what is no callback: {error}") from error
+
+
+def move(net: Any, device: Any) -> None:
+    """Move what has been learned to another device."""
+    for name in net._modules + net._criteria:
+        part = getattr(net, f"{name}_")
+        if isinstance(part, nn.Module):
+            part.to(device)
+    net.memory_ = net.memory_.to(device)
+
+
+def _superseded(net: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that the module was built with, of those that no longer hold."""
+    superseded = dict(net.superseded_)
+    for name, value in params.items():
+        if not _shapes_module(name):
+            continue
+        built_with = superseded.pop(name, vars(net).get(name))
+        if not _same(value, built_with):
+            superseded[name] = built_with
+    return superseded
+
+
+def _shapes_module(name: str) -> bool:
+    return name.startswith(("module", "compile")) or name == "hidden_layer_sizes"
+
+
+def _is_momentary(name: str) -> bool:
+    """Tell the settings of one group of a live optimizer, which the next one does not take."""
+    return name.startswith("optimizer__param_groups__")
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return a is b or bool(a == b)
+    except (TypeError, ValueError, RuntimeError):  # arrays have no single truth
+        return False

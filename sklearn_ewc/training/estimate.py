@@ -1,0 +1,65 @@
+"""What a trained task leaves behind: its curvature and loss where it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from skorch.utils import to_tensor
+
+from ..curvature import curvature_and_loss
+from ..memory import Task
+from ..tensors import are_finite
+from .loop import diverged
+from .processes import bare
+from .seeding import task_generator
+from .steps import inputs, targets
+
+
+def finished_task(net: Any, dataset: Any, task_weight: float) -> Task:
+    """Return the task that a net has just been trained on.
+
+    Raises
+    ------
+    FloatingPointError
+        If training has diverged.
+    ValueError
+        If the Fisher is zero, so that nothing would be remembered.
+    """
+    module = bare(net.module_)
+    if not are_finite(module.parameters()):
+        raise diverged(net, math.nan)
+    net._set_training(False)
+    found = curvature_and_loss(
+        module,
+        net.criterion_,
+        _batches(net, dataset),
+        fisher=net.fisher,
+        kind="diagonal",
+        reduce=None if net.processes_.accelerator is None else net.processes_.summed,
+        generator=task_generator(net.seed_, net.n_tasks_ + 1),
+    )
+    if net.fisher in ("exact", "sampled") and found.curvature.trace() == 0:
+        raise ValueError(
+            f"the {net.fisher} Fisher of this task is zero: {type(net.criterion_).__name__} has no "
+            "curvature at its residuals; use fisher='empirical'"
+        )
+    return Task(
+        anchor={name: p for name, p in module.named_parameters() if p.requires_grad},
+        curvature=found.curvature,
+        weight=float(task_weight),
+        damping=net.damping,
+        n_samples=len(dataset),
+        loss=found.loss,
+    )
+
+
+def _batches(net: Any, dataset: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the batches of a dataset as the criterion takes them; of several processes, a share."""
+    share = net.processes_.share
+    for X, y, *weight in net.get_iterator(dataset, training=False):
+        weights = (to_tensor(part, device=net.device) for part in weight)
+        batch = share((inputs(net, X), targets(net, y), *weights))
+        if len(batch[1]):
+            yield batch

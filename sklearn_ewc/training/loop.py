@@ -1,0 +1,132 @@
+"""The epochs of one task."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from skorch.callbacks import EarlyStopping
+from skorch.dataset import get_len
+from skorch.utils import to_tensor
+from torch import Tensor
+
+from ..data.batches import mean_weight
+from ..memory import Penalty
+from .seeding import draw_seed, task_generator
+from .skorch_parts import is_heard
+
+
+def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: bool) -> None:
+    """Train a net for its number of epochs, or until a callback stops it.
+
+    Parameters
+    ----------
+    net : EWCNet
+    dataset, validation : Dataset
+        What to train on, and what to score each epoch on (None: nothing).
+    penalty : Penalty
+        Bound to the parameters of the net's module.
+    is_random : bool
+        Whether the module draws random numbers, and so needs a seed for each step.
+    """
+    generator = task_generator(net.seed_, net.n_tasks_ + 1)
+    batches = net.get_iterator(dataset, training=True, generator=generator)
+    held_out = None if validation is None else net.get_iterator(validation, training=False)
+    of_training: dict[str, Any] = {
+        "penalty": penalty,
+        "seeds": generator if is_random else None,
+        "weight_unit": mean_weight(dataset),
+    }
+    of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
+    datasets = {"dataset_train": dataset, "dataset_valid": validation}
+    for _ in range(net.max_epochs):
+        net.notify("on_epoch_begin", **datasets)
+        net.history.record("task", net.n_tasks_ + 1)
+        net.run_single_epoch(batches, True, "train", net.train_step, **of_training)
+        net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
+        penalty.ewc_lambda = net.ewc_lambda
+        net.history.record("penalty", penalty.amount())
+        if _ends_here(net, datasets):
+            break
+
+
+def _ends_here(net: Any, datasets: dict[str, Any]) -> bool:
+    """Notify of the end of an epoch, and tell whether a callback stops the task.
+
+    skorch's EarlyStopping does so by raising KeyboardInterrupt, which is Ctrl-C if
+    anything else raises it.
+    """
+    net.on_epoch_end(net, **datasets)
+    for _, callback in net.callbacks_:
+        try:
+            callback.on_epoch_end(net, **datasets)
+        except KeyboardInterrupt:
+            if not isinstance(callback, EarlyStopping):
+                raise
+            return True
+    return False
+
+
+def run_single_epoch(
+    net: Any,
+    iterator: Any,
+    training: bool,
+    prefix: str,
+    step_fn: Any,
+    seeds: torch.Generator | None = None,
+    weight_unit: float | None = None,
+    **fit_params: Any,
+) -> None:
+    """Run skorch's epoch over batches that may carry weights.
+
+    Parameters
+    ----------
+    net, iterator, training, prefix, step_fn, **fit_params
+        As in :meth:`skorch.NeuralNet.run_single_epoch`, which it replaces.
+    seeds : torch.Generator, default=None
+        Where each step of a module with dropout gets its seed from.
+    weight_unit : float, default=None
+        The mean weight of the samples.
+    """
+    if iterator is None:
+        return
+    if net.module_.training != training:
+        net._set_training(training)
+    losses_are_awaited = is_heard(net, "on_batch_end")
+    history, losses = net.history, []
+    for X, y, *weight in iterator:
+        batch = (X, y)
+        if weight:
+            weights = to_tensor(weight[0], device=net.device)
+            fit_params["sample_weight"] = weights / (weight_unit or 1.0)
+        if seeds is not None:
+            fit_params["seed"] = draw_seed(seeds)
+        net.notify("on_batch_begin", batch=batch, training=training)
+        step = step_fn(batch, **fit_params)
+        size = len(X) if isinstance(X, Tensor) else get_len(X)
+        history.record_batch(f"{prefix}_batch_size", size)
+        losses.append(step["loss"].detach())
+        if losses_are_awaited:  # else no batch waits for its loss to leave the device
+            history.record_batch(f"{prefix}_loss", losses[-1].item())
+        net.notify("on_batch_end", batch=batch, training=training, **step)
+    _record_losses(net, f"{prefix}_loss", losses, training)
+    history.record(f"{prefix}_batch_count", len(losses))
+
+
+def _record_losses(net: Any, name: str, losses: list[Tensor], training: bool) -> None:
+    values = torch.stack(losses).tolist() if losses else []
+    if training and not all(map(math.isfinite, values)):
+        raise diverged(net, next(value for value in values if not math.isfinite(value)))
+    rows = net.history[-1]["batches"]
+    for row, value in zip(rows[len(rows) - len(values) :], values, strict=True):
+        row[name] = value
+
+
+def diverged(net: Any, loss: float) -> FloatingPointError:
+    """Return the error that tells of a training whose loss went out of bounds."""
+    return FloatingPointError(
+        f"training diverged: loss {loss} in epoch {len(net.history)}, task "
+        f"{net.n_tasks_ + 1}, with lr={net.lr} and ewc_lambda={net.ewc_lambda}; "
+        "lower one of them. The estimator is as it was before the call"
+    )

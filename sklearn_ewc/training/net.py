@@ -1,0 +1,373 @@
+"""EWCNet: what every estimator of the library is."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import skorch.dataset
+import torch
+from sklearn.base import BaseEstimator
+from skorch import NeuralNet
+from skorch.callbacks import PassthroughScoring
+from skorch.callbacks.scoring import ScoringBase
+from torch import nn
+
+from .. import saving
+from ..data.batches import TensorBatches, WeightedDataset
+from ..data.checks import TaskData, checked_data, features_and_dtype
+from ..data.targets import Values
+from ..data.tasks import split_by_task
+from ..memory import Memory
+from ..rollback import all_or_nothing
+from . import loop, steps
+from .building import built_module, check_module_settings, put_into_effect
+from .estimate import finished_task
+from .modules import MLP
+from .processes import Processes, bare
+from .rehearsal import rehearse
+from .seeding import base_seed
+from .settings import check_not_negative, check_settings
+from .skorch_parts import (
+    DeclaresClasses,
+    PrivatelyStored,
+    TaskHistory,
+    default_callbacks,
+    with_fused_adam,
+)
+
+
+class EWCNet(NeuralNet, DeclaresClasses):
+    """A skorch net that learns tasks, each under the penalty of those before.
+
+    What a regressor needs and a classifier would need alike: the parameters, which
+    :class:`~sklearn_ewc.EWCRegressor` documents, ``fit``, ``partial_fit``, saving.
+    It passes scikit-learn's checks and loses nothing when it fails. A subclass says
+    by `targets_kind` what y is, and has ``predict``.
+    """
+
+    targets_kind: ClassVar[type[Values]]
+    cuda_dependent_attributes_ = ["memory_"]
+    memory_: Memory
+    targets_: Values
+    seed_: int
+    dtype_: Any
+    superseded_: dict[str, Any]
+
+    history_ = PrivatelyStored()
+    initialized_ = PrivatelyStored()
+    virtual_params_ = PrivatelyStored()
+
+    # in place of skorch's: what differs is said where they are defined
+    get_iterator = steps.get_iterator
+    run_single_epoch = loop.run_single_epoch
+    train_step = steps.train_step
+    train_step_single = steps.train_step_single
+    validation_step = steps.validation_step
+    evaluation_step = steps.evaluation_step
+    forward_iter = steps.forward_iter
+    infer = steps.infer
+    get_loss = steps.get_loss
+    save_params = saving.save_params
+    load_params = saving.load_params
+    # skorch's would let a train_split have metadata, which fit has no parameter for
+    get_metadata_routing = BaseEstimator.get_metadata_routing
+    __repr__ = BaseEstimator.__repr__
+
+    def __init__(
+        self,
+        module: Any = MLP,
+        *,
+        hidden_layer_sizes: tuple[int, ...] = (100,),
+        ewc_lambda: float = 3.0,
+        fisher: str = "exact",
+        damping: float = 0.01,
+        store_tasks: bool = True,
+        mode: str = "offline",
+        gamma: float = 1.0,
+        penalty_step: str = "proximal",
+        criterion: Any = torch.nn.MSELoss,
+        optimizer: Any = torch.optim.Adam,
+        lr: float = 1e-3,
+        max_epochs: int = 200,
+        batch_size: int = 32,
+        iterator_train: Any = TensorBatches,
+        iterator_valid: Any = TensorBatches,
+        dataset: Any = skorch.dataset.Dataset,
+        train_split: Any = None,
+        callbacks: Any = None,
+        predict_nonlinearity: Any = "auto",
+        warm_start: bool = False,
+        verbose: int = 0,
+        device: Any = "cpu",
+        compile: bool = False,
+        use_caching: bool | str = "auto",
+        torch_load_kwargs: dict[str, Any] | None = None,
+        accelerator: Any = None,
+        random_state: int | np.random.RandomState | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            criterion=criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            iterator_train=iterator_train,
+            iterator_valid=iterator_valid,
+            dataset=dataset,
+            train_split=train_split,
+            callbacks=callbacks,
+            predict_nonlinearity=predict_nonlinearity,
+            warm_start=warm_start,
+            verbose=verbose,
+            device=device,
+            compile=compile,
+            use_caching=use_caching,
+            torch_load_kwargs=torch_load_kwargs,
+            **kwargs,
+        )
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.ewc_lambda = ewc_lambda
+        self.fisher = fisher
+        self.damping = damping
+        self.store_tasks = store_tasks
+        self.mode = mode
+        self.gamma = gamma
+        self.penalty_step = penalty_step
+        self.accelerator = accelerator
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, task: Any = None, sample_weight: Any = None) -> EWCNet:
+        """Forget everything, then learn one task, or one after another.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), dict of arrays, or Dataset
+            Inputs. Arrays may have more dimensions, for convolutions; whole numbers
+            become floating, but in a dict, where an embedding may want them. A
+            torch Dataset yields pairs (x, y), or (x, y, weight).
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets; None with a Dataset.
+        task : array-like of shape (n_samples,), default=None
+            A label per sample. The tasks are learned in the sorted order of their
+            labels (an ordered pandas Categorical: in its own), each under the
+            penalty of those before, as by one `partial_fit` after another. This
+            gives `ewc_lambda` a meaning within one ``fit``, and so lets
+            :class:`~sklearn.model_selection.GridSearchCV` choose it. None: all
+            samples are one task, and `ewc_lambda` changes nothing.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples, in the loss and in the Fisher alike; only their
+            ratios within a task matter.
+
+        Returns
+        -------
+        EWCNet
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data or a parameter mean nothing.
+        FloatingPointError
+            If the loss becomes NaN, infinite or absurd. Whatever is raised, the
+            estimator is then as it was before the call.
+        """
+        with all_or_nothing(self):
+            continued = self.warm_start and self.__sklearn_is_fitted__()
+            data = self._checked(X, y, sample_weight, first=not continued)
+            tasks = [data] if task is None else split_by_task(data, task)
+            if continued:
+                self.memory_ = Memory(**self._memory_settings())
+                self.initialize_history()
+            else:
+                self.initialize()
+            for one in tasks:
+                self.learn_task(one)
+        return self
+
+    def partial_fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, task_weight: float = 1.0
+    ) -> EWCNet:
+        """Learn one new task under the penalty of all earlier ones.
+
+        On an estimator that is not fitted, it is the first task.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in :meth:`fit`.
+        task_weight : float, default=1.0
+            w, how much this task will count beside the others once it is learned;
+            λ_k = `ewc_lambda` · w_k. 0 forgets it.
+
+        Returns
+        -------
+        EWCNet
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError, TypeError, FloatingPointError
+            As in :meth:`fit`; also if parameters of the module were changed since
+            it was built, which only `fit` can put into effect.
+        """
+        with all_or_nothing(self):
+            check_not_negative("task_weight", task_weight)
+            built = self.__sklearn_is_fitted__()
+            first = not built or self.n_tasks_ == 0
+            data = self._checked(X, y, sample_weight, first=first)
+            if not built:
+                self.initialize()
+            self.learn_task(data, task_weight)
+        return self
+
+    def learn_task(self, data: TaskData, task_weight: float = 1.0) -> None:
+        """Train one task under the penalty of the earlier ones, then consolidate it.
+
+        The data are checked already, and what fails is rolled back by the caller.
+        """
+        self.processes_.check()
+        train, valid = self._split(data)
+        is_random = rehearse(self, train, valid)
+        self.initialize_optimizer()
+        self._begin_task(data)
+        penalty = self.memory_.bound(self.bare_module_.named_parameters(), self.ewc_lambda)
+        with self.processes_.training(self):
+            loop.train(self, train, valid, penalty, is_random)
+        self.notify("on_train_end", X=data.X, y=data.y)
+        memory = replace(self.memory_, **self._memory_settings())
+        self.memory_ = memory.consolidate(finished_task(self, train, task_weight))
+
+    def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
+        """Check parameters and data; the first task decides on targets and dtype."""
+        check_settings(self)
+        built = self.__sklearn_is_fitted__() and (not first or self.n_tasks_ == 0)
+        if built:
+            check_module_settings(self)
+        data = checked_data(
+            self, X, y, sample_weight, dtype=self.dtype_ if built else None, first=first
+        )
+        if not first:
+            self.targets_.check(data.target, type(self).__name__)
+            return data
+        self.targets_ = self.targets_kind.of(data.target)
+        if data.y is None:
+            n_features, dtype = features_and_dtype(data.X)
+            self.__dict__.update({} if n_features is None else {"n_features_in_": n_features})
+        else:
+            dtype = data.y.dtype
+        if not built:
+            self.dtype_ = dtype
+        return data
+
+    def _split(self, data: TaskData) -> tuple[Any, Any]:
+        """Return the datasets for training and validation, with their weights if there are any."""
+        if data.sample_weight is None:
+            return self.get_split_datasets(data.X, data.y)
+        weighted = WeightedDataset(self.get_dataset(data.X, data.y), data.sample_weight)
+        return self.get_split_datasets(weighted, data.y)
+
+    def _begin_task(self, data: TaskData) -> None:
+        """Tell the callbacks, so that schedules and best scores start over with the task.
+
+        skorch's own would resume: they look back into the history, so they get
+        to see an empty one.
+        """
+        if not self.store_tasks:
+            self.history_.clear()
+        for _, callback in self.callbacks_:
+            if isinstance(callback, ScoringBase | PassthroughScoring):
+                callback.initialize()
+        history, self.history_ = self.history_, TaskHistory()
+        try:
+            self.notify("on_train_begin", X=data.X, y=data.y)
+        finally:
+            self.history_ = history
+
+    def _memory_settings(self) -> dict[str, Any]:
+        return {"store_tasks": self.store_tasks, "mode": self.mode, "gamma": self.gamma}
+
+    @property
+    def n_tasks_(self) -> int:
+        """Number of tasks learned since the last ``fit``."""
+        return self.memory_.n_tasks
+
+    @property
+    def n_outputs_(self) -> int:
+        """Number of columns of y."""
+        if self.targets_.n_outputs is None:
+            raise AttributeError("n_outputs_ is not known before the first task")
+        return self.targets_.n_outputs
+
+    @property
+    def bare_module_(self) -> nn.Module:
+        """The module itself, where ``compile=True`` or several processes have wrapped it."""
+        return bare(self.module_)
+
+    @property
+    def processes_(self) -> Processes:
+        """The processes that train a task together."""
+        return Processes(self.accelerator)
+
+    # building
+
+    def initialize(self) -> EWCNet:
+        """Build the module anew, with an empty memory.
+
+        `fit` and the first `partial_fit` do this. By hand, before ``load_params``
+        for example, sizes that only the data know have to be given:
+        ``module__n_features``. The module is then float32.
+        """
+        self.memory_ = Memory(**self._memory_settings())
+        if not hasattr(self, "dtype_"):
+            self.dtype_, self.targets_ = np.dtype(np.float32), self.targets_kind()
+        self.seed_ = self.processes_.agreed(base_seed(self.random_state), self.device)
+        return super().initialize()
+
+    def initialize_module(self) -> EWCNet:
+        """Build the module, seeded, in the sizes and the dtype of the data."""
+        self.module_ = built_module(self)
+        self.superseded_ = {}
+        return self
+
+    def initialized_instance(self, instance_or_cls: Any, kwargs: dict[str, Any]) -> Any:
+        """Build a component as skorch does, but copy an instance that the user passed."""
+        instance = super().initialized_instance(instance_or_cls, kwargs)
+        return copy.deepcopy(instance) if instance is instance_or_cls else instance
+
+    def initialize_history(self) -> EWCNet:
+        """Begin an empty history."""
+        self.history_ = TaskHistory()
+        return self
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return default_callbacks()
+
+    def get_params_for_optimizer(self, prefix: str, named_parameters: Any) -> tuple[Any, Any]:
+        """Return skorch's arguments; for Adam the fused variant, unless set otherwise."""
+        args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
+        return args, with_fused_adam(self.optimizer, kwargs)
+
+    def set_params(self, **params: Any) -> EWCNet:
+        """Set parameters, also nested ones such as ``optimizer__weight_decay``.
+
+        What would rebuild the module (``module``, ``module__…``,
+        ``hidden_layer_sizes``, ``compile``) waits for the next ``fit``. Everything
+        else takes effect with the next task; ``lr`` and ``optimizer__…`` at once,
+        where a callback sets them during training.
+        """
+        known = self.get_params(deep=False)
+        for name in params.keys() - known.keys():
+            if "__" not in name:
+                raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
+        with all_or_nothing(self):
+            put_into_effect(self, params)
+        return self
+
+    def _get_param_names(self) -> list[str]:
+        return [name for name in super()._get_param_names() if not name.startswith("_")]

@@ -1,0 +1,142 @@
+"""What of skorch is replaced: what it is, why, and until when.
+
+Here stand the parts that a net is made of. The methods that
+:class:`~sklearn_ewc.training.net.EWCNet` overrides are in its own class, each a
+line or two: what differs from skorch in them is said there, or in the module that
+they call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
+from skorch.history import History
+
+_VARIANTS = {"fused", "foreach", "capturable", "differentiable"}
+
+
+class PrivatelyStored:
+    """An attribute that skorch sets in ``__init__``, where scikit-learn wants parameters only.
+
+    Replaces the plain attributes ``history_``, ``initialized_`` and
+    ``virtual_params_``: kept under a private name, which scikit-learn's
+    ``check_no_attributes_set_in_init`` ignores. Until skorch sets them elsewhere.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is not None and self.name in vars(instance):
+            return vars(instance)[self.name]
+        raise AttributeError(self.name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self.name] = value
+
+
+class DeclaresClasses:
+    """Lets skorch undeclare the `classes` of ``partial_fit``, which a signature without it lacks.
+
+    scikit-learn reads these declarations from the last base class to the first,
+    and refuses to remove a name that no earlier one has added. For skorch from 1.4
+    on, until it declares nothing for signatures that it does not know.
+    """
+
+    if "_NeuralNet__metadata_request__partial_fit" in vars(NeuralNet):
+        __metadata_request__partial_fit = {"classes": None}
+
+
+class TaskHistory(History):
+    """skorch's history, where a row costs the same after many tasks as after one.
+
+    Replaces the access to single rows: skorch copies the whole list for each, and
+    a net keeps the rows of all tasks. Until skorch does not.
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int):
+            return list.__getitem__(self, index)
+        if isinstance(index, tuple) and isinstance(index[0], int):
+            return History([list.__getitem__(self, index[0])])[(0, *index[1:])]
+        return super().__getitem__(index)
+
+
+class EpochMean(PassthroughScoring):
+    """skorch's average of a batch value over an epoch, read off the rows directly.
+
+    Replaces ``PassthroughScoring.on_epoch_end``, which goes through the history's
+    general indexing: a tenth of the time of training a small net. Until skorch's
+    costs as little.
+    """
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Record the average and whether it is the best of the task."""
+        size = "train_batch_size" if self.on_train else "valid_batch_size"
+        epoch = net.history[-1]
+        batches = [row for row in epoch["batches"] if self.name in row]
+        if not batches:
+            return
+        values = [row[self.name] for row in batches]
+        one = len(values) == 1
+        mean = values[0] if one else np.average(values, weights=[row[size] for row in batches])
+        is_best = self._is_best_score(mean)
+        if is_best:
+            self.best_score_ = mean
+        epoch[self.name] = mean
+        epoch[f"{self.name}_best"] = bool(is_best)
+
+
+class QuietPrintLog(PrintLog):
+    """skorch's table, not even made up where nobody reads it.
+
+    Replaces ``PrintLog.on_epoch_end``, which formats the table at ``verbose=0``
+    too; of several processes the first alone prints. Until skorch asks first.
+    """
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Print the epoch's row."""
+        if (net.verbose or self.sink is not print) and net.processes_.is_first:
+            super().on_epoch_end(net, **kwargs)
+
+
+def default_callbacks() -> list[tuple[str, Callback]]:
+    """Return skorch's own, by their names, in the forms that cost less."""
+    return [
+        ("epoch_timer", EpochTimer()),
+        ("train_loss", EpochMean("train_loss", on_train=True)),
+        ("valid_loss", EpochMean("valid_loss")),
+        ("print_log", QuietPrintLog()),
+    ]
+
+
+def is_heard(net: NeuralNet, hook: str) -> bool:
+    """Tell whether the net or any callback does something in a hook.
+
+    skorch calls the hooks of all callbacks; this is for what has to be prepared
+    for a hook, at a cost, or rules out something else. A hook counts wherever it
+    comes from: a class, an instance, or an object that is no skorch callback.
+    """
+
+    def function(owner: Any) -> Any:
+        method = getattr(owner, hook)
+        return getattr(method, "__func__", method)
+
+    return function(net) is not getattr(NeuralNet, hook) or any(
+        function(callback) is not getattr(Callback, hook) for _, callback in net.callbacks_
+    )
+
+
+def with_fused_adam(optimizer: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's options; of Adam the fused variant, unless another is asked for.
+
+    Replaces torch's default, which is the same up to rounding and slower. Until
+    torch chooses it by itself.
+    """
+    if optimizer is torch.optim.Adam and not options.keys() & _VARIANTS:
+        return {**options, "fused": True}
+    return options

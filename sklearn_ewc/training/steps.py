@@ -1,0 +1,203 @@
+"""What is done with one batch: skorch's steps, with weights, a seed and a penalty.
+
+Each function replaces the method of :class:`skorch.NeuralNet` of its name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from skorch.dataset import unpack_data
+from skorch.utils import TeeGenerator, to_device, to_tensor
+from torch import Tensor
+
+from ..curvature.criterion import weighted_loss
+from ..data.batches import TensorBatches
+from ..data.checks import TORCH_DTYPES
+from ..memory import Penalty
+from ..tensors import joined, mapped
+from .seeding import seeded
+from .skorch_parts import is_heard
+
+
+def get_iterator(
+    net: Any, dataset: Any, training: bool = False, generator: torch.Generator | None = None
+) -> Any:
+    """Return skorch's iterator over a dataset, drawing from `generator` where it draws.
+
+    :class:`TensorBatches` shuffles in training; any other iterator as it is told.
+    """
+    prefix = "iterator_train" if training else "iterator_valid"
+    kind = getattr(net, prefix)
+    options: dict[str, Any] = {"batch_size": net.batch_size}
+    if "generator" in inspect.signature(kind).parameters:
+        options["generator"] = generator or torch.Generator()
+    if kind is TensorBatches:
+        options.update(shuffle=training, device=net.device)
+    options.update(net.get_params_for(prefix))
+    if options["batch_size"] == -1:
+        options["batch_size"] = len(dataset)
+    return kind(dataset, **options)
+
+
+def train_step(
+    net: Any, batch: Any, penalty: Penalty | None = None, **fit_params: Any
+) -> dict[str, Any]:
+    """Take one step of the optimizer down the sum of criterion and penalty.
+
+    A proximal step on the penalty follows the optimizer's on the criterion.
+    Where that is not possible or not wanted, the penalty's gradient joins that
+    of the criterion: after ``train_step_single``, which skorch's users override,
+    and before ``on_grad_computed``, where gradients are clipped.
+    """
+    accumulator = net.get_train_step_accumulator()
+    gradients_are_heard = is_heard(net, "on_grad_computed")
+    needs_closure = _needs_closure(net.optimizer_)
+    pulled = added = None
+    if penalty is not None and net.ewc_lambda > 0:
+        penalty.ewc_lambda = net.ewc_lambda
+        if (
+            net.penalty_step == "proximal"
+            and not gradients_are_heard
+            and penalty.can_pull(net.optimizer_)
+        ):
+            pulled = penalty
+        else:
+            added = penalty
+
+    def step_fn() -> Tensor:
+        net._zero_grad_optimizer()
+        step = net.train_step_single(batch, **fit_params)
+        accumulator.store_step(step)
+        objective = step["loss"]
+        if added is not None:
+            added.add_gradient()
+            if needs_closure:
+                objective = objective.detach() + added.value()
+        if gradients_are_heard:
+            named_parameters = TeeGenerator(net.get_all_learnable_params())
+            net.notify(
+                "on_grad_computed", named_parameters=named_parameters, batch=batch, training=True
+            )
+        return objective
+
+    if needs_closure:
+        net._step_optimizer(step_fn)
+    else:
+        step_fn()
+        net._step_optimizer(None)
+    if pulled is not None:
+        pulled.pull(net.optimizer_)
+    return accumulator.get_step()
+
+
+def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether an optimizer may ask for the objective more than once, or for its value.
+
+    Of torch's own, a line search does; of others, anyone may.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        return True
+    return not type(optimizer).__module__.startswith("torch.optim.")
+
+
+def train_step_single(
+    net: Any,
+    batch: Any,
+    sample_weight: Tensor | None = None,
+    seed: int | None = None,
+    **fit_params: Any,
+) -> dict[str, Any]:
+    """Compute the criterion on a batch and its gradients, each process on its share.
+
+    The loss is that of the whole batch, `y_pred` that of the share.
+    """
+    if not net.module_.training:  # a callback has predicted in between
+        net._set_training(True)
+    processes = net.processes_
+    X, y = unpack_data(batch)
+    n_samples = len(y)
+    if processes.accelerator is not None:
+        X, y = processes.share(inputs(net, X)), processes.share(targets(net, y))
+        sample_weight = None if sample_weight is None else processes.share(sample_weight)
+    seeding = nullcontext() if seed is None else seeded(processes.seed(seed), net.device)
+    with seeding, processes.precision():
+        y_pred = net.infer(X, **fit_params)
+        if len(y) == 0:
+            loss = y_pred.sum()  # zero, with a gradient that the other processes wait for
+        else:
+            loss = _loss(net, y_pred, y, X, training=True, sample_weight=sample_weight)
+            if len(y) < n_samples and getattr(net.criterion_, "reduction", None) != "sum":
+                loss = loss * (len(y) / n_samples)
+    return {"loss": processes.backward(loss), "y_pred": y_pred}
+
+
+def validation_step(
+    net: Any, batch: Any, sample_weight: Tensor | None = None, **fit_params: Any
+) -> dict[str, Any]:
+    """Compute the loss on a batch that is not trained on, without penalty."""
+    net._set_training(False)
+    X, y = unpack_data(batch)
+    with torch.no_grad():
+        y_pred = net.infer(X, **fit_params)
+        loss = _loss(net, y_pred, y, X, training=False, sample_weight=sample_weight)
+    return {"loss": loss, "y_pred": y_pred}
+
+
+def _loss(
+    net: Any, y_pred: Tensor, y: Any, X: Any, training: bool, sample_weight: Tensor | None
+) -> Tensor:
+    """Call ``get_loss``, whose overrides need not know of weights where there are none."""
+    weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+    return net.get_loss(y_pred, y, X=X, training=training, **weights)
+
+
+def get_loss(
+    net: Any,
+    y_pred: Tensor,
+    y_true: Any,
+    X: Any = None,
+    training: bool = False,
+    sample_weight: Tensor | None = None,
+) -> Tensor:
+    """Return the criterion on a batch, without penalty."""
+    return weighted_loss(net.criterion_, y_pred, targets(net, y_true), sample_weight)
+
+
+def infer(net: Any, x: Any, **fit_params: Any) -> Tensor:
+    """Run the module on a batch, in the module's dtype."""
+    return NeuralNet.infer(net, inputs(net, x), **fit_params)
+
+
+def evaluation_step(net: Any, batch: Any, training: bool = False) -> Tensor:
+    """Compute the output on a batch, whose weights do not matter for it."""
+    return NeuralNet.evaluation_step(net, batch[:2], training=training)
+
+
+def forward_iter(net: Any, X: Any, training: bool = False, device: Any = "cpu") -> Iterator[Tensor]:
+    """Yield the outputs of one batch after another; small ones are joined."""
+    batches = net.get_iterator(net.get_dataset(X), training=training)
+    for batch in batches if training else joined(batches):
+        yield to_device(net.evaluation_step(batch, training=training), device=device)
+
+
+def inputs(net: Any, X: Any) -> Any:
+    """Return a batch of inputs on the device, floating numbers in the module's dtype."""
+    return mapped(X, lambda part: _placed(net, part))
+
+
+def targets(net: Any, y: Any) -> Tensor:
+    """Return a batch of targets as the criterion takes them."""
+    return net.targets_.to_train_on(_placed(net, y))
+
+
+def _placed(net: Any, data: Any) -> Tensor:
+    if not isinstance(data, Tensor):
+        data = to_tensor(data, device=net.device)
+    dtype = TORCH_DTYPES[net.dtype_] if data.is_floating_point() else None
+    return data.to(device=net.device, dtype=dtype)

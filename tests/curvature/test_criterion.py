@@ -1,0 +1,94 @@
+"""Losses per sample, weighted means and curvature."""
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_ewc.curvature.criterion import (
+    check_shapes,
+    curvature_cotangents,
+    has_curvature,
+    is_mean_over_samples,
+    loss_cotangent,
+    per_sample_loss,
+    weighted_loss,
+)
+
+OUTPUT = torch.tensor([[0.5, -1.0], [2.0, 0.1], [0.0, 3.0]], dtype=torch.float64)
+TARGET = torch.tensor([[1.0, 0.0], [2.5, 1.0], [0.0, 1.0]], dtype=torch.float64)
+
+
+def coupled(output, target):
+    return (torch.logsumexp(output - target, 1) + (output - target).square().sum(1)).mean()
+
+
+def branching(output, target):
+    return torch.stack([e.square().sum() if e.sum() > 0 else e.exp().sum() for e in output]).mean()
+
+
+def root_mean_square(output, target):
+    return (output - target).square().mean().sqrt()
+
+
+CRITERIA = [
+    nn.MSELoss(),
+    nn.MSELoss(reduction="sum"),
+    nn.HuberLoss(),
+    nn.BCEWithLogitsLoss(),
+    nn.PoissonNLLLoss(),
+    coupled,
+    branching,
+]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
+def test_per_sample_losses_are_those_of_single_samples(criterion):
+    singles = [criterion(OUTPUT[n : n + 1], TARGET[n : n + 1]) for n in range(3)]
+    torch.testing.assert_close(per_sample_loss(criterion, OUTPUT, TARGET), torch.stack(singles))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
+def test_equal_weights_leave_the_loss_alone_and_zero_weights_remove_a_sample(criterion):
+    whole = criterion(OUTPUT, TARGET)
+    torch.testing.assert_close(weighted_loss(criterion, OUTPUT, TARGET, torch.ones(3)), whole)
+    weights = torch.tensor([1.5, 0.0, 1.5], dtype=torch.float64)
+    singles = per_sample_loss(criterion, OUTPUT, TARGET)
+    total = 1.5 * (singles[0] + singles[2])
+    expected = total if getattr(criterion, "reduction", "mean") == "sum" else total / 3
+    torch.testing.assert_close(weighted_loss(criterion, OUTPUT, TARGET, weights), expected)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
+def test_cotangents_are_the_first_and_second_derivatives_of_every_sample(criterion):
+    slopes = loss_cotangent(criterion, OUTPUT, TARGET)
+    roots = torch.stack(list(curvature_cotangents(criterion, OUTPUT, TARGET)))
+    for n in range(3):
+
+        def loss(output, n=n):
+            return criterion(output.unsqueeze(0), TARGET[n : n + 1])
+
+        slope = torch.autograd.functional.jacobian(loss, OUTPUT[n])
+        torch.testing.assert_close(slopes[n], slope)
+        hessian = torch.autograd.functional.hessian(loss, OUTPUT[n])
+        torch.testing.assert_close(roots[:, n].T @ roots[:, n], hessian)
+
+
+def test_only_a_mean_or_a_sum_over_samples_has_losses_of_samples():
+    assert all(is_mean_over_samples(criterion, OUTPUT, TARGET) for criterion in CRITERIA)
+    assert not is_mean_over_samples(root_mean_square, OUTPUT, TARGET)
+
+
+def test_curvature_is_looked_for_at_the_output_and_at_a_perfect_one():
+    assert has_curvature(nn.MSELoss(), OUTPUT, TARGET)
+    assert has_curvature(nn.HuberLoss(delta=1e-6), OUTPUT, TARGET)
+    assert not has_curvature(nn.L1Loss(), OUTPUT, TARGET)
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    flat, column = torch.zeros(3), torch.zeros(3, 1)
+    for criterion in (nn.MSELoss(), root_mean_square):
+        with pytest.raises(ValueError, match=r"shape \(3,\) for targets of shape \(3, 1\)"):
+            check_shapes(criterion, flat, column)
+    with pytest.raises(ValueError, match="must be equal"):
+        check_shapes(nn.MSELoss(), torch.zeros(3, 2), column)
+    check_shapes(root_mean_square, torch.zeros(3, 2), column)

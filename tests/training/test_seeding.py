@@ -1,0 +1,68 @@
+"""Seeds, threads and torch's global generator."""
+
+import threading
+
+import numpy as np
+import torch
+from torch import nn
+
+from sklearn_ewc.training.seeding import (
+    base_seed,
+    draw_seed,
+    draws_random_numbers,
+    seeded,
+    task_generator,
+    task_seed,
+)
+
+
+def test_a_seeded_block_is_reproducible_and_leaves_no_trace():
+    before = torch.get_rng_state()
+    draws = []
+    for _ in range(2):
+        with seeded(3):
+            draws.append(torch.rand(4))
+    assert torch.equal(*draws)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_seeded_blocks_in_threads_do_not_mix():
+    with seeded(0):
+        expected = torch.rand(1000)
+    found = {}
+
+    def draw(name):
+        for _ in range(20):
+            with seeded(0):
+                found.setdefault(name, []).append(torch.cat([torch.rand(1) for _ in range(1000)]))
+
+    threads = [threading.Thread(target=draw, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(draw, expected) for draws in found.values() for draw in draws)
+
+
+def test_seeds_of_tasks_differ_and_depend_on_nothing_else():
+    seeds = {task_seed(base, task) for base in range(20) for task in range(20)}
+    assert len(seeds) == 400
+    assert task_seed(5, 3) == task_seed(5, 3)
+    assert draw_seed(task_generator(5, 3)) == draw_seed(task_generator(5, 3))
+
+
+def test_a_base_seed_comes_from_any_random_state():
+    assert base_seed(7) == base_seed(np.int64(7)) == 7
+    assert base_seed(np.random.RandomState(1)) == base_seed(np.random.RandomState(1))
+    assert base_seed(None) != base_seed(None)
+
+
+def test_randomness_in_a_forward_pass_is_noticed_without_leaving_a_trace():
+    X = torch.ones(4, 3)
+    norm = nn.BatchNorm1d(3)
+    before = norm.running_mean.clone()
+    assert not draws_random_numbers(nn.Sequential(nn.Linear(3, 3), norm), X, "cpu")
+    assert draws_random_numbers(nn.Dropout(0.5), X, "cpu")
+    assert not draws_random_numbers(nn.Dropout(0.5).eval(), X, "cpu")
+    assert torch.equal(norm.running_mean, before)
+    assert norm.num_batches_tracked == 0

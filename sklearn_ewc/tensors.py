@@ -13,16 +13,29 @@ Tensors = dict[str, Tensor]
 _JOINED_ROWS, _JOINED_NUMBERS = 512, 2**18
 
 
-def flat(tensors: Iterable[Tensor]) -> Tensor:
-    """Return the numbers of all tensors in one vector."""
+def flat(tensors: Iterable[Tensor], out: Tensor | None = None) -> Tensor:
+    """Return the numbers of all tensors in one vector: a new one, or `out`."""
     vectors = [tensor.reshape(-1) for tensor in tensors]
-    return torch.cat(vectors) if vectors else torch.zeros(0)
+    return torch.cat(vectors, out=out) if vectors else torch.zeros(0)
 
 
 def parts(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Return the views of a vector that :func:`flat` made of tensors such as `like`."""
     pieces = vector.split([tensor.numel() for tensor in like])
     return [piece.view_as(tensor) for piece, tensor in zip(pieces, like, strict=True)]
+
+
+def one_vector(tensors: Iterable[Tensor]) -> Tensor:
+    """Return what :func:`flat` does; of views of one vector, as from :func:`moved`, the vector."""
+    values = list(tensors)
+    base = values[0]._base if values else None
+    if base is None or base.numel() != sum(value.numel() for value in values):
+        return flat(values)
+    offset, in_order = 0, True
+    for value in values:
+        in_order &= value._base is base and value.storage_offset() == offset
+        offset += value.numel()
+    return base if in_order and base.ndim == 1 else flat(values)
 
 
 def copied(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -35,8 +48,12 @@ def moved(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensors:
-    """Return the tensors on another device, in another dtype."""
-    return {name: value.to(device=device, dtype=dtype) for name, value in tensors.items()}
+    """Return the tensors on another device; in one dtype, as views of one new vector."""
+    if dtype is None:
+        return {name: value.to(device) for name, value in tensors.items()}
+    values = list(tensors.values())
+    vector = flat(value.to(device=device, dtype=dtype) for value in values)
+    return dict(zip(tensors, parts(vector, values), strict=True))
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

@@ -20,10 +20,9 @@ Cotangents = Callable[[Tensor], list[Tensor]]
 class Curvature(Protocol):
     """A symmetric matrix A ≥ 0 over named parameters, without its entries.
 
-    A value: no method changes it, and nobody changes its tensors. Vectors are
-    dicts of tensors, one per parameter. The methods are those of linear algebra,
-    so that :class:`~sklearn_ewc.Task`, :class:`~sklearn_ewc.Memory` and the
-    penalty need not know which kind they hold.
+    A value: no method changes it, and nobody changes its tensors. The methods are
+    those of linear algebra, so that :class:`~sklearn_ewc.Task`,
+    :class:`~sklearn_ewc.Memory` and the penalty need not know which kind they hold.
 
     Attributes
     ----------
@@ -54,8 +53,8 @@ class Curvature(Protocol):
         """Return the sum of the diagonal, in float64."""
         ...
 
-    def times(self, vector: Tensors) -> Tensors:
-        """Return A v, for the parameters that `vector` names."""
+    def times(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return A v, written into `out`; v has the numbers of all parameters in a row."""
         ...
 
     def add_times(self, into: Tensors, vector: Tensors, factor: float) -> None:

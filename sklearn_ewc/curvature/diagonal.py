@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..tensors import Tensors, flat, moved, parts
+from ..tensors import Tensors, flat, moved, one_vector, parts
 from .base import Cotangents
 from .per_sample import Add, Rule, fastest_rule, summed_gradient
 
@@ -31,8 +32,8 @@ class Diagonal:
     >>> curvature = 2.0 * Diagonal({"w": torch.tensor([3.0, 1.0])})
     >>> curvature.trace()
     8.0
-    >>> curvature.times({"w": torch.tensor([1.0, 10.0])})
-    {'w': tensor([ 6., 20.])}
+    >>> curvature.times(torch.tensor([1.0, 10.0]))
+    tensor([ 6., 20.])
     """
 
     kind: ClassVar[str] = "diagonal"
@@ -63,9 +64,9 @@ class Diagonal:
         """Return the sum of all values, in float64."""
         return math.fsum(float(value.double().sum()) for value in self.values.values())
 
-    def times(self, vector: Tensors) -> Tensors:
-        """Return the product with a vector."""
-        return {name: self.values[name] * value for name, value in vector.items()}
+    def times(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the product with a vector of the numbers of all parameters."""
+        return torch.mul(self._vector, vector, out=out)
 
     def add_times(self, into: Tensors, vector: Tensors, factor: float) -> None:
         """Add `factor` times the product with a vector, in place."""
@@ -102,7 +103,7 @@ class Diagonal:
 
     def dense(self) -> Tensor:
         """Return the diagonal matrix, in float64."""
-        return torch.diag(flat(self.values.values()).double())
+        return torch.diag(self._vector.double())
 
     def check(self, like: Mapping[str, Tensor]) -> None:
         """Raise ValueError unless the values are finite, ≥ 0 and shaped like the parameters."""
@@ -134,6 +135,10 @@ class Diagonal:
     def from_state_dict(cls, state: Tensors) -> Diagonal:
         """Return what :meth:`state_dict` was taken of."""
         return cls(dict(state))
+
+    @cached_property
+    def _vector(self) -> Tensor:
+        return one_vector(self.values.values())
 
 
 class DiagonalSums:

@@ -45,19 +45,23 @@ class Penalty:
         self.ewc_lambda = ewc_lambda
         dtypes = {p.dtype for p in self.params.values()}
         self._has_resolvent = len(dtypes) < 2 and quadratic.curvature.resolvent([], 1.0) is not None
+        self._scratch = quadratic.scratch()  # a malloc of this size may cost more than the sum
         self._pulls: list[_Pull] = []
 
     @torch.no_grad()
     def value(self) -> Tensor:
         """Return the penalty."""
-        return self.ewc_lambda * self.quadratic.value_and_gradient(self.params)[0]
+        return self.ewc_lambda * self._value()
 
     @torch.no_grad()
     def amount(self) -> float:
         """Return the penalty as a number, which λ may take beyond what the dtype holds."""
         if self.ewc_lambda == 0 or not self.params:
             return 0.0
-        return self.ewc_lambda * float(self.quadratic.value_and_gradient(self.params)[0])
+        return self.ewc_lambda * float(self._value())
+
+    def _value(self) -> Tensor:
+        return self.quadratic.value_and_gradient(self.params.values(), self._scratch)[0]
 
     @torch.no_grad()
     def add_gradient(self) -> None:

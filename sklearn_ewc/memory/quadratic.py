@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..curvature import Curvature, Diagonal
-from ..tensors import Tensors, are_finite, flat, moved
+from ..tensors import Tensors, are_finite, flat, moved, one_vector, parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +118,8 @@ class Quadratic:
         )
 
     def distance(self, params: Mapping[str, Tensor]) -> Tensors:
-        """Return θ − c, for those parameters that both have."""
+        """Return θ − c, for those parameters that `params` has, without a graph."""
         names = [name for name in self.centre if name in params]
-        if not names:
-            return {}
         way = torch._foreach_sub(
             [params[name] for name in names], [self.centre[name] for name in names]
         )
@@ -128,11 +127,24 @@ class Quadratic:
             torch._foreach_sub_(way, [self.remainder[name] for name in names])
         return dict(zip(names, way, strict=True))
 
-    def value_and_gradient(self, params: Mapping[str, Tensor]) -> tuple[Tensor, Tensors]:
-        """Return both at `params`, without a graph."""
-        way = self.distance(params)
-        gradient = self.curvature.times(way)
-        return 0.5 * (flat(gradient.values()) @ flat(way.values()) + self.constant), gradient
+    def value_and_gradient(
+        self, params: Iterable[Tensor], scratch: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return both at the parameters, given in the order of `centre`, without a graph.
+
+        The gradient is one vector of the numbers of all parameters. With `scratch`, two
+        vectors as long, nothing large is allocated.
+        """
+        position, product = scratch or (None, None)
+        way = flat(params, out=position).sub_(self._centre)
+        if self._remainder is not None:
+            way -= self._remainder
+        gradient = self.curvature.times(way, out=product)
+        return 0.5 * (gradient @ way + self.constant), gradient
+
+    def scratch(self) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`value_and_gradient` may write into, again and again."""
+        return torch.empty_like(self._centre), torch.empty_like(self._centre)
 
     def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
         """Return the value at `params`, differentiable once."""
@@ -141,22 +153,27 @@ class Quadratic:
             raise ValueError(f"params lacks parameters that the memory holds: {missing}")
         return _QuadraticForm.apply(self, *(params[name] for name in self.centre))
 
+    @cached_property
+    def _centre(self) -> Tensor:
+        return one_vector(self.centre.values())
+
+    @cached_property
+    def _remainder(self) -> Tensor | None:
+        return one_vector(self.remainder.values()) if self.remainder else None
+
 
 class _QuadraticForm(torch.autograd.Function):
     """One node in the graph for all parameters, value and gradient in one pass."""
 
     @staticmethod
     def forward(ctx: Any, quadratic: Quadratic, *params: Tensor) -> Tensor:
-        value, gradient = quadratic.value_and_gradient(
-            dict(zip(quadratic.centre, params, strict=True))
-        )
-        ctx.save_for_backward(*gradient.values(), *params)
+        value, gradient = quadratic.value_and_gradient(params)
+        ctx.save_for_backward(gradient, *params)
         return value
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        half = len(ctx.saved_tensors) // 2
-        gradient, params = ctx.saved_tensors[:half], ctx.saved_tensors[half:]
-        pairs = zip(gradient, params, strict=True)
-        return None, *((slope * upstream).to(p.dtype) for slope, p in pairs)
+        gradient, *params = ctx.saved_tensors
+        slopes = parts(gradient * upstream, params)
+        return None, *(slope.to(p.dtype) for slope, p in zip(slopes, params, strict=True))

@@ -11,13 +11,14 @@ from skorch.utils import to_tensor
 from ..curvature import curvature_and_loss
 from ..memory import Task
 from ..tensors import are_finite
-from .loop import diverged
+from .divergence import check_loss, diverged
 from .processes import bare
+from .rehearsal import Rehearsal
 from .seeding import task_generator
 from .steps import inputs, targets
 
 
-def finished_task(net: Any, dataset: Any, task_weight: float) -> Task:
+def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehearsal) -> Task:
     """Return the task that a net has just been trained on.
 
     Raises
@@ -40,6 +41,7 @@ def finished_task(net: Any, dataset: Any, task_weight: float) -> Task:
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
         generator=task_generator(net.seed_, net.n_tasks_ + 1),
     )
+    check_loss(net, found.loss, rehearsal.loss, rehearsal.state, _batches(net, dataset))
     if net.fisher in ("exact", "sampled") and found.curvature.trace() == 0:
         raise ValueError(
             f"the {net.fisher} Fisher of this task is zero: {type(net.criterion_).__name__} has no "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data.batches import mean_weight
 from ..memory import Penalty
+from .divergence import diverged
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
 
@@ -121,12 +122,3 @@ def _record_losses(net: Any, name: str, losses: list[Tensor], training: bool) ->
     rows = net.history[-1]["batches"]
     for row, value in zip(rows[len(rows) - len(values) :], values, strict=True):
         row[name] = value
-
-
-def diverged(net: Any, loss: float) -> FloatingPointError:
-    """Return the error that tells of a training whose loss went out of bounds."""
-    return FloatingPointError(
-        f"training diverged: loss {loss} in epoch {len(net.history)}, task "
-        f"{net.n_tasks_ + 1}, with lr={net.lr} and ewc_lambda={net.ewc_lambda}; "
-        "lower one of them. The estimator is as it was before the call"
-    )

@@ -65,6 +65,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
     run_single_epoch = loop.run_single_epoch
     train_step = steps.train_step
     train_step_single = steps.train_step_single
+    _zero_grad_optimizer = steps._zero_grad_optimizer
     validation_step = steps.validation_step
     evaluation_step = steps.evaluation_step
     forward_iter = steps.forward_iter
@@ -232,15 +233,15 @@ class EWCNet(NeuralNet, DeclaresClasses):
         """
         self.processes_.check()
         train, valid = self._split(data)
-        is_random = rehearse(self, train, valid)
+        rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
         self._begin_task(data)
         penalty = self.memory_.bound(self.bare_module_.named_parameters(), self.ewc_lambda)
         with self.processes_.training(self):
-            loop.train(self, train, valid, penalty, is_random)
+            loop.train(self, train, valid, penalty, rehearsal.is_random)
         self.notify("on_train_end", X=data.X, y=data.y)
         memory = replace(self.memory_, **self._memory_settings())
-        self.memory_ = memory.consolidate(finished_task(self, train, task_weight))
+        self.memory_ = memory.consolidate(finished_task(self, train, task_weight, rehearsal))
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
         """Check parameters and data; the first task decides on targets and dtype."""

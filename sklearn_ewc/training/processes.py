@@ -13,6 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..tensors import mapped
 
+# It takes the process group of the moment for the default of its functions. Imported only by the
+# first DistributedDataParallel, it would keep the group, and its threads, beyond
+# destroy_process_group, and a thread that needs the interpreter while that ends aborts the process.
+if torch.distributed.is_available():
+    import torch.distributed.nn
+
 
 @dataclass(frozen=True)
 class Processes:

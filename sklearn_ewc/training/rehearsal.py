@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,14 +10,33 @@ from torch import Tensor
 
 from ..curvature.criterion import check_shapes, has_curvature, is_mean_over_samples
 from ..data.batches import mean_weight
-from ..tensors import call
+from ..tensors import Tensors, call, copied
 from .processes import bare
 from .seeding import draws_random_numbers, seeded, task_seed
 from .steps import inputs, targets
 
 
-def rehearse(net: Any, dataset: Any, validation: Any) -> bool:
-    """Try the first batch; tell whether the module draws random numbers in training.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What is known of a task before it is trained.
+
+    Attributes
+    ----------
+    is_random : bool
+        Whether the module draws random numbers in training.
+    loss : float
+        The criterion on the first batch.
+    state : dict of str to Tensor
+        A copy of the module's parameters and buffers.
+    """
+
+    is_random: bool
+    loss: float
+    state: Tensors
+
+
+def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
+    """Try the first batch.
 
     Raises
     ------
@@ -34,7 +54,10 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> bool:
     else:
         _first_batch(net, validation)
     net._set_training(True)
-    return draws_random_numbers(bare(net.module_), X, net.device)
+    is_random = draws_random_numbers(bare(net.module_), X, net.device)
+    module = bare(net.module_)
+    state = copied({**dict(module.named_parameters()), **dict(module.named_buffers())})
+    return Rehearsal(is_random, float(net.criterion_(output, y)), state)
 
 
 def _first_batch(net: Any, dataset: Any) -> tuple[Any, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from skorch import NeuralNet
 from skorch.dataset import unpack_data
 from skorch.utils import TeeGenerator, to_device, to_tensor
 from torch import Tensor
+from torch.optim import LBFGS, Optimizer
 
 from ..curvature.criterion import weighted_loss
 from ..data.batches import TensorBatches
@@ -96,12 +97,30 @@ def train_step(
     return accumulator.get_step()
 
 
-def _needs_closure(optimizer: torch.optim.Optimizer) -> bool:
+def _zero_grad_optimizer(net: Any, set_to_none: bool | None = None) -> None:
+    """Clear the gradients of all optimizers; those that clear them in their own way, in it.
+
+    skorch calls ``zero_grad``, and torch's records itself for a profiler: a
+    twenty-fifth of a step of a small net. Until it does so only while one runs.
+    """
+    optimizers = [getattr(net, f"{name}_") for name in net._optimizers]
+    if set_to_none is not None or any(
+        type(optimizer).zero_grad is not Optimizer.zero_grad for optimizer in optimizers
+    ):
+        NeuralNet._zero_grad_optimizer(net, set_to_none)
+        return
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
     """Tell whether an optimizer may ask for the objective more than once, or for its value.
 
     Of torch's own, a line search does; of others, anyone may.
     """
-    if isinstance(optimizer, torch.optim.LBFGS):
+    if isinstance(optimizer, LBFGS):
         return True
     return not type(optimizer).__module__.startswith("torch.optim.")
 

@@ -586,16 +586,21 @@ def test_a_process_killed_while_saving_leaves_whole_files(tasks, tmp_path):
     net.save_params(**paths)
     last, generator = 1, random.Random(0)
     for _ in range(30):
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             try:
                 for k in itertools.count(last):
                     numbered(net, k)
                     net.save_params(**paths)
+                    os.write(writing, b"!")
             finally:
                 os._exit(1)
-        time.sleep(generator.uniform(0.01, 0.1))
-        os.kill(child, signal.SIGKILL)
+        os.close(writing)
+        with open(reading, "rb") as saved:  # a busy machine saves less in the same time
+            saved.read(generator.randrange(4))
+            time.sleep(generator.uniform(0, 0.02))
+            os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         net.load_params(**paths)
         (k,) = parameters(net).unique().tolist()

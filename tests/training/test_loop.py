@@ -352,3 +352,48 @@ def test_divergence_names_epoch_rate_and_lambda(tasks):
     with pytest.raises(FloatingPointError, match=r"epoch \d, task 2, with lr=1e.30.*ewc_lambda=3"):
         net.set_params(lr=1e30).partial_fit(X, y)
     assert torch.equal(parameters(net), before)
+
+
+# trainings that go out of bounds
+
+
+@pytest.mark.parametrize("lr", [1e3, 1e12])
+def test_a_loss_that_ends_finite_and_absurd_is_a_divergence(tasks, lr):
+    net, calm = (quick(ewc_lambda=0).partial_fit(*tasks[0]) for _ in range(2))
+    net.set_params(lr=lr, max_epochs=50)
+    before, memory = parameters(net), net.memory_
+    with pytest.raises(FloatingPointError, match=r"training diverged: loss [\d.]+(e\+\d+)? in"):
+        net.partial_fit(*tasks[1])
+    assert torch.equal(parameters(net), before)
+    assert net.memory_ is memory
+    net.set_params(lr=1e-3, max_epochs=5).partial_fit(*tasks[1])
+    assert torch.equal(parameters(net), parameters(calm.partial_fit(*tasks[1])))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e9])
+def test_targets_of_any_unit_are_no_divergence(tasks, scale):
+    X, y = tasks[0]
+    net = quick(max_epochs=2).partial_fit(X, scale * y).partial_fit(X, -scale * y)
+    assert net.partial_fit(X, y).n_tasks_ == 3
+
+
+def test_one_row_beyond_all_others_is_no_divergence(tasks):
+    X, y = tasks[0]
+    X, y = np.concatenate([X, [[1e6]]]), np.concatenate([y, [0.0]])
+    net = quick(batch_size=16).partial_fit(X, y)
+    assert net.n_tasks_ == 1
+    assert net.memory_.loss > 1e6
+
+
+def test_a_task_keeps_its_size_and_the_criterion_at_its_end(tasks):
+    net, sums = quick(), quick(store_tasks=False)
+    for X, y in tasks[:3]:
+        net.partial_fit(X, y)
+        sums.partial_fit(X, y)
+        loss = float(np.mean((net.predict(X) - y) ** 2))
+        assert net.memory_.tasks[-1].loss == pytest.approx(loss)
+        assert net.memory_.tasks[-1].n_samples == len(X)
+    losses = [task.loss for task in net.memory_.tasks]
+    for one in (net, sums):
+        assert one.memory_.n_samples == sum(len(X) for X, _ in tasks[:3])
+        assert one.memory_.loss == pytest.approx(np.mean(losses))

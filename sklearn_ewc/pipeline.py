@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from sklearn import get_config
@@ -115,8 +113,9 @@ class ContinualPipeline(Pipeline):
             The pipeline itself. Whatever is raised, its steps are as they were
             before the call.
         """
-        with self.all_or_nothing():
-            return super().fit(X, y, **params)
+        with all_or_nothing(self):
+            super().fit(X, y, **params)
+        return self
 
     @available_if(lambda self: hasattr(self.steps[-1][1], "partial_fit"))
     def partial_fit(self, X: Any, y: Any = None, **params: Any) -> ContinualPipeline:
@@ -163,10 +162,10 @@ class ContinualPipeline(Pipeline):
             process_routing(self, "partial_fit", **params)
             consumed = get_routing_for_object(learning).consumes("fit", params.keys())
             params = {key: value for key, value in params.items() if key in consumed}
-        with all_or_nothing(*(step for _, step in learning.steps)):
+        with all_or_nothing(self):
             learning.fit(X, y, **params)
-        if first:
-            self.steps = [*learning.steps[:-1], (name, final)]
+            if first:
+                self.steps = [*learning.steps[:-1], (name, final)]
         return self
 
     def _continued_transformers(self) -> list[tuple[str, Any]]:
@@ -179,16 +178,23 @@ class ContinualPipeline(Pipeline):
         frozen = isinstance(transformer, FrozenEstimator)  # passes partial_fit through all the same
         return self.update_transformers and not frozen and hasattr(transformer, "partial_fit")
 
-    @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
-        """Leave the steps as they were before the block if the block raises anything."""
-        steps = self.steps
-        try:
-            with all_or_nothing(*(step for _, step in steps)):
-                yield
-        except BaseException:
-            self.steps = steps
-            raise
+    def set_params(self, **params: Any) -> ContinualPipeline:
+        """Set parameters of the pipeline and of its steps.
+
+        Parameters
+        ----------
+        **params : dict
+            As in :meth:`sklearn.pipeline.Pipeline.set_params`.
+
+        Returns
+        -------
+        ContinualPipeline
+            The pipeline itself. Whatever is raised, its steps are as they were
+            before the call.
+        """
+        with all_or_nothing(self):
+            super().set_params(**params)
+        return self
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return the requests of the steps by method of the pipeline, ``partial_fit`` too."""
@@ -279,9 +285,6 @@ class _ContinuedStep(BaseEstimator):
         if not get_config()["enable_metadata_routing"]:
             return params
         return process_routing(self, caller, **params)["step"][callee]
-
-    def all_or_nothing(self) -> AbstractContextManager[None]:
-        return all_or_nothing(*[self.step] * self.learns)
 
 
 def _is_passthrough(step: Any) -> bool:

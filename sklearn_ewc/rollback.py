@@ -1,81 +1,128 @@
-"""Estimators that lose nothing when they fail."""
+"""All or nothing: what a block has changed, in estimators and in modules, is undone if it fails."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+import signal
+import threading
+import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch import nn
-from torch.nn.parameter import is_lazy
+from torch import Tensor, nn
+
+from .snapshot import Undo, saved, saved_modes
 
 
-@contextmanager
-def all_or_nothing(*estimators: Any) -> Iterator[None]:
-    with ExitStack() as stack:
-        for estimator in estimators:
-            if isinstance(estimator, type) or not hasattr(estimator, "__dict__"):
-                continue  # "passthrough", or a mistake that is not ours to report
-            if hasattr(estimator, "get_params_for_optimizer"):
-                stack.enter_context(_net(estimator))
+def all_or_nothing(*objects: Any, modules: bool = True) -> AbstractContextManager[None]:
+    """Leave objects as they were before the block if the block raises anything.
+
+    That is all they hold: attributes, containers, estimators, callbacks,
+    optimizers and schedulers; the structure, the hooks, the parameters, buffers
+    and gradients of modules; arrays and generators. Objects stay the same
+    objects. Beside them, torch's grad mode is put back, and in the main thread
+    cudnn's flags and torch's global generator, which all threads share.
+
+    What is done is committed when the block ends; nothing that belongs to it
+    may follow.
+
+    Parameters
+    ----------
+    *objects : estimators, modules, optimizers, or containers of them
+        What the block may change. What an estimator holds of an unknown kind is
+        copied, if it can be; what a net, a callback or a module holds of an
+        unknown kind is left alone, and so is a
+        :class:`~sklearn.frozen.FrozenEstimator`.
+    modules : bool, default=True
+        Whether the block may change modules and tensors, whose values cost most.
+
+    Returns
+    -------
+    context manager
+        To be entered once.
+
+    Warns
+    -----
+    RuntimeWarning
+        If something could not be put back.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_ewc.rollback import all_or_nothing
+    >>> module = torch.nn.Sequential(torch.nn.Linear(1, 1))
+    >>> with all_or_nothing(module):
+    ...     module[0] = torch.nn.Identity()
+    ...     raise RuntimeError("no")
+    Traceback (most recent call last):
+    RuntimeError: no
+    >>> module[0]
+    Linear(in_features=1, out_features=1, bias=True)
+    """
+    return _Attempt(objects, modules)
+
+
+class _Attempt(AbstractContextManager[None]):
+    """The block of :func:`all_or_nothing`.
+
+    No generator: one that an interrupt has left suspended would be closed, and
+    would undo, at any later time.
+    """
+
+    def __init__(self, objects: tuple[Any, ...], modules: bool) -> None:
+        self.objects = objects
+        self.unchanged = () if modules else (nn.Module, Tensor)
+
+    def __enter__(self) -> None:
+        self.handler = _interrupt_handler()
+        self.undos = [*saved_modes(), *saved(self.objects, self.unchanged)]
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> Literal[False]:
+        if kind is None:
+            return False
+        while True:
+            try:
+                _handle_interrupts_by(self.handler and _hold_back)
+                failed = _undo_all(self.undos)
+                _handle_interrupts_by(self.handler)
+                break
+            except KeyboardInterrupt:  # half of it is undone: begin again
                 continue
-            itself = getattr(estimator, "all_or_nothing", None)
-            # the memo lets attributes that point back at the estimator go on doing so
-            stack.enter_context(
-                itself()
-                if itself
-                else attributes_restored(
-                    estimator, copy.deepcopy(vars(estimator), {id(estimator): estimator})
-                )
+        if failed:
+            kinds = {type(undo.args[0]).__name__ for undo in failed}
+            warnings.warn(
+                f"could not be put back after a failure: {', '.join(sorted(kinds))}",
+                RuntimeWarning,
+                stacklevel=2,
             )
-        yield
+        return False
 
 
-@contextmanager
-def _net(self):
-    attributes = dict(vars(self))
-    parts = [attributes.get(f"{name}_") for name in self._modules + self._criteria]
-    tensors = [
-        (tensor, tensor.detach().clone(), tensor.requires_grad)
-        for part in parts
-        if isinstance(part, nn.Module)
-        for tensor in (*part.parameters(), *part.buffers())
-        if not is_lazy(tensor)
-    ]
-    epochs = list(self.history_ or ())
-    callbacks = [
-        (callback, dict(vars(callback))) for _, callback in getattr(self, "callbacks_", [])
-    ]
-    generator = self.random_state
-    position = generator.get_state() if isinstance(generator, np.random.RandomState) else None
+def _interrupt_handler() -> Any:
+    """Return what handles SIGINT; None where it cannot be replaced."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return signal.getsignal(signal.SIGINT) if in_main_thread else None
+
+
+def _handle_interrupts_by(handler: Any) -> None:
+    if handler is not None:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _hold_back(*_: Any) -> None:
+    """Handle an interrupt while something is undone, by nothing: an error is under way already."""
+
+
+def _undo_all(undos: Iterable[Undo]) -> list[Undo]:
+    """Put everything back, and return what raised twice: others may have been in its way once."""
+    for _ in range(2):
+        undos = [undo for undo in undos if not _succeeds(undo)]
+    return list(undos)
+
+
+def _succeeds(undo: Undo) -> bool:
     try:
-        yield
-    except BaseException:
-        self.__dict__.clear()
-        self.__dict__.update(attributes)
-        with torch.no_grad():
-            for tensor, value, requires_grad in tensors:
-                tensor.copy_(value).requires_grad_(requires_grad)
-        if self.history_ is not None:
-            self.history_[:] = epochs
-        for callback, values in callbacks:
-            vars(callback).clear()
-            vars(callback).update(values)
-        if position is not None:
-            generator.set_state(position)
-        raise
-
-
-@contextmanager
-def attributes_restored(instance: Any, attributes: dict[str, Any] | None = None) -> Iterator[None]:
-    """Give an object back its attributes, or those passed, if the block raises anything."""
-    attributes = dict(vars(instance)) if attributes is None else attributes
-    try:
-        yield
-    except BaseException:
-        vars(instance).clear()
-        vars(instance).update(attributes)
-        raise
+        undo()
+    except Exception:
+        return False
+    return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from .rollback import all_or_nothing, attributes_restored
+from .rollback import all_or_nothing
 
 
 class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator):
@@ -145,20 +143,18 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
     ) -> ContinualTargetRegressor:
         y = self._checked_target(y)
         params = self._routed(method, params)
-        if first:
-            transformer, regressor = self._fitted_transformer(y, params), clone(self.regressor)
-            flat = y.ndim == 1
-            learners = []  # a clone may be left half-learned
-        else:
-            transformer, regressor, flat = self.transformer_, self.regressor_, self.y_is_flat_
-            learners = [regressor]
-        # as an array, where set_config asks for a DataFrame
-        transformed = np.asarray(transformer.transform(_as_table(y)))
-        with all_or_nothing(*learners):
+        with all_or_nothing(self):
+            if first:
+                transformer, regressor = self._fitted_transformer(y, params), clone(self.regressor)
+                flat = y.ndim == 1
+            else:
+                transformer, regressor, flat = self.transformer_, self.regressor_, self.y_is_flat_
+            # as an array, where set_config asks for a DataFrame
+            transformed = np.asarray(transformer.transform(_as_table(y)))
             getattr(regressor, method)(
                 X, _flattened(transformed) if flat else transformed, **params
             )
-        self.transformer_, self.regressor_, self.y_is_flat_ = transformer, regressor, flat
+            self.__dict__.update(transformer_=transformer, regressor_=regressor, y_is_flat_=flat)
         return self
 
     def _checked_target(self, y: Any) -> np.ndarray:
@@ -212,15 +208,16 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         ContinualTargetRegressor
             The estimator itself.
         """
-        super().set_params(**params)
-        if self.__sklearn_is_fitted__() and type(self.regressor) is type(self.regressor_):
-            prefix = "regressor__"
-            of_regressor = {
-                name.removeprefix(prefix): clone(value, safe=False)
-                for name, value in params.items()
-                if name.startswith(prefix)
-            }
-            self.regressor_.set_params(**of_regressor)
+        with all_or_nothing(self):
+            super().set_params(**params)
+            if self.__sklearn_is_fitted__() and type(self.regressor) is type(self.regressor_):
+                prefix = "regressor__"
+                of_regressor = {
+                    name.removeprefix(prefix): clone(value, safe=False)
+                    for name, value in params.items()
+                    if name.startswith(prefix)
+                }
+                self.regressor_.set_params(**of_regressor)
         return self
 
     def get_metadata_routing(self) -> MetadataRouter:
@@ -229,13 +226,6 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         for method in ("fit", "partial_fit", "predict"):
             mapping.add(caller=method, callee=method)
         return MetadataRouter(owner=self).add(regressor=self.regressor, method_mapping=mapping)
-
-    @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
-        """Leave the estimator as it was before the block if the block raises anything."""
-        learners = [self.regressor_] if self.__sklearn_is_fitted__() else []
-        with attributes_restored(self), all_or_nothing(*learners):
-            yield
 
     @property
     def n_features_in_(self) -> int:

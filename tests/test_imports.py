@@ -11,7 +11,8 @@ import sklearn_ewc
 PACKAGE = Path(sklearn_ewc.__file__).parent
 # each floor may import those before it, and itself only within one sub-package
 FLOORS = (
-    {"tensors", "rollback", "wrapped"},
+    {"tensors", "snapshot", "wrapped"},
+    {"rollback"},
     {"data", "curvature", "evaluate"},
     {"memory"},
     {"saving", "display"},

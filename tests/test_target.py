@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sklearn_ewc import EWCRegressor
 from sklearn_ewc.pipeline import make_continual_pipeline
+from sklearn_ewc.rollback import all_or_nothing
 from sklearn_ewc.target import ContinualTargetRegressor
 
 from .helpers import learn, parameters, quick
@@ -254,7 +255,7 @@ def test_what_fails_around_it_takes_it_back_too(tasks):
     before = regressor.predict(X)
 
     def learn_and_fail(method):
-        with regressor.all_or_nothing():
+        with all_or_nothing(regressor):
             getattr(regressor, method)(X, 7 * y)
             raise KeyboardInterrupt
 

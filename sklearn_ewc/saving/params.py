@@ -17,7 +17,7 @@ from skorch.utils import _check_f_arguments
 from torch.optim import Optimizer
 
 from ..memory import Memory
-from ..rollback import all_or_nothing, attributes_restored
+from ..rollback import all_or_nothing
 from .checks import check_memory, check_optimizer_state, check_state
 from .facts import Facts
 from .memory_file import memory_from_bytes, memory_to_bytes, safetensors_load, torch_load
@@ -218,12 +218,9 @@ def _load_states(net: Any, files: Mapping[str, Any], use_safetensors: bool) -> N
             else:
                 check_state(state, part)
         states.append((argument, part, state))
-    with ExitStack() as stack:
-        for argument, part, state in states:
-            if isinstance(part, Optimizer):
-                stack.enter_context(attributes_restored(part))  # loading replaces them
-            with _explained(argument):
-                part.load_state_dict(state)
+    for argument, part, state in states:
+        with _explained(argument):
+            part.load_state_dict(state)
 
 
 def _read(file: Any) -> Any:

@@ -99,6 +99,11 @@ def _shapes_module(name: str) -> bool:
     return name.startswith(("module", "compile")) or name == "hidden_layer_sizes"
 
 
+def is_of_optimizer(name: str) -> bool:
+    """Tell the settings that take effect at once, and touch no module."""
+    return name == "lr" or name.startswith("optimizer__")
+
+
 def _is_momentary(name: str) -> bool:
     """Tell the settings of one group of a live optimizer, which the next one does not take."""
     return name.startswith("optimizer__param_groups__")

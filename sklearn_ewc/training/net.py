@@ -23,7 +23,7 @@ from ..data.tasks import split_by_task
 from ..memory import Memory
 from ..rollback import all_or_nothing
 from . import loop, steps
-from .building import built_module, check_module_settings, put_into_effect
+from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
 from .estimate import finished_task
 from .modules import MLP
 from .processes import Processes, bare
@@ -366,7 +366,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         for name in params.keys() - known.keys():
             if "__" not in name:
                 raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
-        with all_or_nothing(self):
+        with all_or_nothing(self, modules=not all(map(is_of_optimizer, params))):
             put_into_effect(self, params)
         return self
 

@@ -1,0 +1,279 @@
+"""Snapshots of objects: before a block that may fail, all that is reached from some objects.
+
+A snapshot is a list of functions, each of which puts back in place what one object
+held. In place, because others may hold the same object.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from skorch.dataset import ValidSplit
+from skorch.history import History
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+Undo = partial[Any]
+Saved = tuple[Undo | None, Iterable[Any]]  # how to put an object back, and what it holds
+
+
+def saved_modes() -> list[Undo]:
+    """Save torch's grad mode and, in the main thread, what all threads share."""
+    grad_mode = partial(torch.set_grad_enabled, torch.is_grad_enabled())
+    if threading.current_thread() is not threading.main_thread():
+        return [grad_mode]
+    cudnn: Any = torch.backends.cudnn
+    flags = [
+        partial(setattr, cudnn, name, getattr(cudnn, name))
+        for name in ("enabled", "benchmark", "deterministic")
+    ]
+    generators = (torch.default_generator, *torch.cuda.default_generators)
+    return [grad_mode, *flags, *(_of_generator(generator)[0] for generator in generators)]
+
+
+def saved(objects: Iterable[Any], unchanged: tuple[type, ...]) -> list[Undo]:
+    """Walk through all that the objects hold, and return how to put each of it back."""
+    empty: list[Any] = []
+    undos: list[Undo] = [partial(_clear, empty)]
+    seen: dict[int, Any] = {}
+    unknown: list[Any] = []
+    pending: list[tuple[Iterable[Any], bool]] = [(objects, True)]
+    while pending:
+        held, in_estimator = pending.pop()
+        for one in held:
+            kind: Any = type(one)
+            if kind in _ATOMS or id(one) in seen or isinstance(one, unchanged):
+                continue
+            if kind in _PLAIN and not one:  # as most dicts of hooks are
+                empty.append(one)
+                continue
+            seen[id(one)] = one
+            save = _saver(kind)
+            if save is None:
+                unknown += [one] * in_estimator
+                continue
+            undo, parts = save(one)
+            if undo is not None:
+                undos.append(undo)
+            if parts:
+                copies = in_estimator if save is not _of_holder else not _keeps_unknown(kind)
+                pending.append((parts, copies))
+    # last, since what has been saved itself is not to be copied with them
+    return undos + [undo for one in unknown for undo in _of_unknown(one, seen)]
+
+
+@lru_cache(maxsize=1024)
+def _saver(kind: type) -> Callable[[Any], Saved] | None:
+    """Return what saves objects of a kind; None if the kind is unknown."""
+    for kinds, save in _SAVERS:
+        if issubclass(kind, kinds):
+            return save
+    is_estimator = hasattr(kind, "get_params") or hasattr(kind, "fit")
+    return _of_holder if is_estimator else None
+
+
+@lru_cache(maxsize=1024)
+def _keeps_unknown(kind: type) -> bool:
+    return issubclass(kind, _KEEP_UNKNOWN)
+
+
+def _of_nothing(one: Any) -> Saved:
+    return None, ()
+
+
+def _of_holder(one: Any) -> Saved:
+    attributes = dict(getattr(one, "__dict__", ()))
+    held = list(attributes.values())
+    if isinstance(one, nn.Module) and not isinstance(attributes.get("_parameters"), dict):
+        held += [*one.parameters(), *one.buffers()]  # scripted ones keep them elsewhere
+    return partial(_put_back_holder, one, type(one), attributes), held
+
+
+def _put_back_holder(one: Any, kind: type, attributes: dict[str, Any]) -> None:
+    if type(one) is not kind:  # a lazy module has become another
+        one.__class__ = kind
+    _put_back_items(getattr(one, "__dict__", {}), attributes)
+
+
+def _clear(empty: Iterable[Any]) -> None:
+    for items in empty:
+        items.clear()
+
+
+def _of_dict(items: dict[Any, Any]) -> Saved:
+    saved = dict(items)
+    return partial(_put_back_items, items, saved), saved.values()
+
+
+def _put_back_items(items: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    items.update(saved)
+    for key in [key for key in items if key not in saved]:
+        del items[key]
+    if any(one is not other for one, other in zip(items, saved, strict=True)):
+        for key in saved:  # layers run in their order
+            items[key] = items.pop(key)
+
+
+def _of_list(items: list[Any]) -> Saved:
+    saved = list(items)
+    return partial(list.__setitem__, items, slice(None), saved), saved
+
+
+def _of_history(rows: list[Any]) -> Saved:
+    return _of_list(rows)[0], ()  # as many as there were epochs; nobody writes into old ones
+
+
+def _of_tuple(items: tuple[Any, ...]) -> Saved:
+    return None, items
+
+
+def _of_set(items: set[Any]) -> Saved:
+    saved = set(items)
+    return partial(_put_back_set, items, saved), saved
+
+
+def _put_back_set(items: set[Any], saved: set[Any]) -> None:
+    items.update(saved)
+    items.intersection_update(saved)
+
+
+def _of_deque(items: deque[Any]) -> Saved:
+    saved = list(items)
+    return partial(_put_back_deque, items, saved), saved
+
+
+def _put_back_deque(items: deque[Any], saved: list[Any]) -> None:
+    items.extend(saved)
+    while len(items) > len(saved):
+        items.popleft()
+
+
+def _of_tensor(tensor: Tensor) -> Saved:
+    data = tensor.data
+    values = None if is_lazy(tensor) else _unrepeated(data).clone()
+    settings = _settings_of(tensor) if tensor.is_leaf else ()
+    attributes = dict(vars(tensor))
+    undo = partial(_put_back_tensor, tensor, type(tensor), data, values, settings, attributes)
+    return undo, (*settings, *attributes.values())
+
+
+def _put_back_tensor(
+    tensor: Tensor,
+    kind: type[Tensor],
+    data: Tensor,
+    values: Tensor | None,
+    settings: tuple[Any, ...],
+    attributes: dict[str, Any],
+) -> None:
+    is_dense = values is not None and data.layout is torch.strided
+    if not (is_dense and tensor.data.is_set_to(data)):
+        tensor.data = data  # the storage that others may share
+    if type(tensor) is not kind:  # a lazy one has been materialised
+        tensor.__class__ = kind
+    if values is not None:
+        _unrepeated(data).copy_(values)
+    if settings:
+        for name, value, now in zip(_SETTINGS, settings, _settings_of(tensor), strict=True):
+            if now is not value:
+                if isinstance(now, dict):  # autograd goes on calling hooks in it
+                    now.clear()
+                setattr(tensor, name, value)
+    _put_back_items(vars(tensor), attributes)
+
+
+def _unrepeated(data: Tensor) -> Tensor:
+    """Return a view without the axes along which an expanded tensor repeats its values."""
+    if data.layout is torch.strided and 0 in data.stride():
+        for axis, step in enumerate(data.stride()):
+            data = data[(slice(None),) * axis + (slice(1 if step == 0 else None),)]
+    return data
+
+
+def _of_array(array: np.ndarray) -> Saved:
+    held = array.ravel().tolist() if array.dtype == object else ()
+    undo = partial(np.copyto, array, array.copy()) if array.flags.writeable else None
+    return undo, held
+
+
+def _of_random_state(generator: np.random.RandomState) -> Saved:
+    return partial(np.random.RandomState.set_state, generator, generator.get_state()), ()
+
+
+def _of_numpy_generator(generator: np.random.Generator) -> Saved:
+    bits = generator.bit_generator
+    return partial(setattr, bits, "state", bits.state), ()
+
+
+def _of_generator(generator: torch.Generator) -> tuple[Undo, Iterable[Any]]:
+    return partial(torch.Generator.set_state, generator, generator.get_state()), ()
+
+
+def _of_unknown(one: Any, seen: dict[int, Any]) -> list[Undo]:
+    """Copy the state of an object as ``copy.deepcopy`` does, all of it or, if it refuses, none."""
+    try:
+        reduced = one.__reduce_ex__(4)
+        state = None if isinstance(reduced, str) or len(reduced) < 3 else reduced[2]
+        state = copy.deepcopy(state, dict(seen))
+    except Exception:  # an open file, a lock, a thread: others have them too
+        return []
+    if state is None:
+        return []
+    if hasattr(one, "__setstate__"):
+        return [partial(type(one).__setstate__, one, state)]
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    # what its __getstate__ leaves out stays
+    attributes = {**getattr(one, "__dict__", {}), **(attributes or {})}
+    return [partial(_put_back_unknown, one, attributes, slots or {})]
+
+
+def _put_back_unknown(one: Any, attributes: dict[str, Any], slots: dict[str, Any]) -> None:
+    _put_back_items(getattr(one, "__dict__", {}), attributes)
+    for name, value in slots.items():
+        setattr(one, name, value)
+
+
+_SETTINGS = ("requires_grad", "grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+_settings_of = attrgetter(*_SETTINGS)  # of a leaf
+
+_PLAIN = frozenset({dict, OrderedDict, list, set})
+
+# left alone at once, being what most attributes are
+_ATOMS = frozenset(
+    {bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device}
+    | {types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType}
+)
+
+# their attributes of unknown kind are no arrays that they change in place, but loggers, datasets,
+# accelerators, the immutable memory
+_KEEP_UNKNOWN = (NeuralNet, Callback, nn.Module, Optimizer, LRScheduler)
+
+_SAVERS: tuple[tuple[Any, Callable[[Any], Saved]], ...] = (
+    ((type, FrozenEstimator, torch.utils.data.Dataset), _of_nothing),
+    (Tensor, _of_tensor),
+    (np.ndarray, _of_array),
+    (History, _of_history),
+    (dict, _of_dict),
+    (list, _of_list),
+    (tuple, _of_tuple),
+    (set, _of_set),
+    (deque, _of_deque),
+    (np.random.RandomState, _of_random_state),
+    (np.random.Generator, _of_numpy_generator),
+    (torch.Generator, _of_generator),
+    ((*_KEEP_UNKNOWN, ValidSplit, BaseCrossValidator, BaseShuffleSplit), _of_holder),
+)

@@ -87,7 +87,11 @@ def as_arguments(X: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def call(module: nn.Module, X: Any) -> Tensor:
     """Return the module's output on one batch, which has to be a single tensor."""
     args, kwargs = as_arguments(X)
-    output = module(*args, **kwargs)
+    return one_tensor(module(*args, **kwargs))
+
+
+def one_tensor(output: Any) -> Tensor:
+    """Return what a module has returned, if it is a tensor."""
     if not isinstance(output, Tensor):
         raise TypeError(f"module must return one tensor, got {type(output).__name__}")
     return output

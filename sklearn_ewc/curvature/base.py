@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +13,7 @@ from ..tensors import Tensors
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Cotangents = Callable[[Tensor], list[Tensor]]
+Cotangents = Callable[[Tensor], Iterable[Tensor]]
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,8 +156,9 @@ def _unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Ten
     """Return the loss before its reduction, None if the criterion cannot tell."""
     if getattr(criterion, "reduction", None) not in ("mean", "sum"):
         return None
-    unreduced = copy.copy(criterion)
-    unreduced.reduction = "none"  # type: ignore[attr-defined]
+    # a copy of what torch.compile returns would share the criterion inside
+    unreduced: Any = copy.copy(getattr(criterion, "_orig_mod", criterion))
+    unreduced.reduction = "none"
     losses = unreduced(output, target)
     return losses if losses.shape[:1] == output.shape[:1] else None
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from .criterion import (
     total_loss,
 )
 from .diagonal import Diagonal
+from .restored import restored
 
 FISHERS = ("exact", "empirical", "batch", "sampled")
 KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal,)}
@@ -119,7 +119,7 @@ def curvature_of(
     12.0
     """
     options: Any = {"fisher": fisher, "kind": kind, "reduce": reduce, "generator": generator}
-    return curvature_and_loss(module, criterion, batches, **options).curvature
+    return _one_pass(module, criterion, batches, **options, wants_loss=False)[0]
 
 
 def diagonal_fisher(
@@ -161,33 +161,25 @@ def diagonal_fisher(
     return curvature_of(module, criterion, batches, fisher=kind, reduce=reduce).diagonal()
 
 
-@dataclass(frozen=True)
-class CurvatureAndLoss:
-    """What one pass over a task's samples finds.
-
-    Attributes
-    ----------
-    curvature : Curvature
-        Of the mean criterion.
-    loss : float
-        The mean criterion itself.
-    """
-
-    curvature: Curvature
-    loss: float
-
-
 def curvature_and_loss(
+    module: nn.Module, criterion: Criterion, batches: Batches, **options: Any
+) -> tuple[Curvature, float]:
+    """Return what :func:`curvature_of` does, and the mean criterion itself, in one pass."""
+    curvature, loss = _one_pass(module, criterion, batches, **options, wants_loss=True)
+    return curvature, loss
+
+
+def _one_pass(
     module: nn.Module,
     criterion: Criterion,
     batches: Batches,
     *,
-    fisher: str,
-    kind: str,
+    fisher: str = "exact",
+    kind: str = "diagonal",
     reduce: Reduce | None = None,
     generator: torch.Generator | None = None,
-) -> CurvatureAndLoss:
-    """Return what :func:`curvature_of` does, and the mean criterion, in one pass."""
+    wants_loss: bool,
+) -> tuple[Curvature, float]:
     for argument, value, known in (("fisher", fisher, FISHERS), ("kind", kind, KINDS)):
         if value not in known:
             raise ValueError(f"unknown {argument} {value!r}; known are {_listed(known)}")
@@ -199,7 +191,7 @@ def curvature_and_loss(
     with _evaluating(module):
         sums = KINDS[kind].sums(module, fisher)
         for X, y, *weight in joined(map(_checked_batch, batches)):
-            batch = _Batch(y, weight[0] if weight else None)
+            batch = _Batch(y, weight[0] if weight else None, wants_loss)
             sums.add(X, partial(batch.vectors, fisher, criterion, generator))
             loss = loss.to(y.device) + batch.loss
             total += batch.weight
@@ -210,7 +202,7 @@ def curvature_and_loss(
         raise ValueError("the Fisher needs at least one sample with a positive weight")
     if not are_finite(added.values()):
         raise ValueError("the Fisher is not finite: batches or parameters hold NaN or infinity")
-    return CurvatureAndLoss(sums.curvature(added, total), loss_sum / total)
+    return sums.curvature(added, total), loss_sum / total
 
 
 def _listed(known: Iterable[str]) -> str:
@@ -237,39 +229,45 @@ def _are_weights(weight: Tensor) -> bool:
 class _Batch:
     """The targets of one batch, and the vectors and the loss that follow from an output."""
 
-    loss: Tensor
+    loss: Tensor | float = 0.0
 
-    def __init__(self, y: Tensor, sample_weight: Tensor | None) -> None:
+    def __init__(self, y: Tensor, sample_weight: Tensor | None, wants_loss: bool) -> None:
         self.y = y
+        self.wants_loss = wants_loss
         self.sample_weight = sample_weight
         self.weight = len(y) if sample_weight is None else float(sample_weight.sum())
 
     def vectors(
         self, fisher: str, criterion: Criterion, generator: torch.Generator, output: Tensor
-    ) -> list[Tensor]:
-        """Return the v_r, shaped like `output`, that `fisher` stands for.
+    ) -> Iterator[Tensor]:
+        """Yield the v_r, shaped like `output`, that `fisher` stands for.
 
         What will be squared has the root of the weights in it, "batch" the weights.
         """
         check_shapes(criterion, output, self.y)
-        self.loss = total_loss(criterion, output, self.y, self.sample_weight).double()
+        if self.wants_loss:
+            self.loss = total_loss(criterion, output, self.y, self.sample_weight).double()
         if fisher in ("empirical", "batch"):
-            vectors = [loss_cotangent(criterion, output, self.y)]
+            vectors = iter([loss_cotangent(criterion, output, self.y)])
         else:
-            vectors = list(curvature_cotangents(criterion, output, self.y))
+            vectors = curvature_cotangents(criterion, output, self.y)
         if fisher == "sampled":
-            vectors = [_randomly_signed_sum(vectors, generator)]
+            vectors = iter([_randomly_signed_sum(vectors, generator)])
         if self.sample_weight is None:
-            return vectors
+            yield from vectors
+            return
         factor = self.sample_weight if fisher == "batch" else self.sample_weight.sqrt()
-        return [_by_sample(factor, like=vector) * vector for vector in vectors]
+        factor = _by_sample(factor, like=output)
+        yield from (factor * vector for vector in vectors)
 
 
-def _randomly_signed_sum(vectors: list[Tensor], generator: torch.Generator) -> Tensor:
+def _randomly_signed_sum(vectors: Iterator[Tensor], generator: torch.Generator) -> Tensor:
     """Return one vector whose square has the expectation of the sum of squares."""
-    signs = torch.randint(2, (len(vectors), len(vectors[0])), generator=generator) * 2.0 - 1.0
-    pairs = zip(signs, vectors, strict=True)
-    return torch.stack([_by_sample(sign, like=vector) * vector for sign, vector in pairs]).sum(0)
+    summed = torch.zeros(())
+    for vector in vectors:
+        signs = torch.randint(2, (len(vector),), generator=generator) * 2.0 - 1.0
+        summed = summed.to(vector) + _by_sample(signs, like=vector) * vector
+    return summed
 
 
 def _by_sample(numbers: Tensor, like: Tensor) -> Tensor:
@@ -288,16 +286,15 @@ def _reduced(
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every part of the module into evaluation mode, and back as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        if any(isinstance(part, nn.RNNBase) for part in module.modules()):
-            # cuDNN has no backward pass for recurrent layers in evaluation mode
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        module.eval()
-        try:
+    """Put every part of the module into evaluation mode, and all of it back as it was."""
+    grad_enabled = torch.is_grad_enabled()
+    # cuDNN has no backward pass for recurrent layers in evaluation mode
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    try:
+        with restored(module), cudnn:
+            torch.set_grad_enabled(True)
+            module.eval()
             yield
-        finally:
-            for part, training in modes:
-                part.training = training
+    finally:
+        torch.set_grad_enabled(grad_enabled)

@@ -10,17 +10,13 @@ from one matrix product, (δ²)ᵀ a².
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-Calls = dict[str, list[tuple[Tensor, Tensor]]]
-
-_CHUNK = 2**21  # numbers that the gradients of single samples may fill at a time
+_CHUNK = 2**19  # numbers that the gradients of single samples may fill at a time, near the cache
 
 
 def known_layers(module: nn.Module) -> dict[str, nn.Module]:
@@ -36,36 +32,6 @@ def _is_known(part: nn.Module) -> bool:
     if type(part) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         return part.padding_mode == "zeros" and not isinstance(part.padding, str)
     return type(part) is nn.Linear
-
-
-@contextmanager
-def recorded(layers: Mapping[str, nn.Module]) -> Iterator[Calls]:
-    """Record the (input, output) of every call of the layers."""
-    calls: Calls = {name: [] for name in layers}
-    hooks = [
-        layer.register_forward_hook(
-            lambda _, args, output, calls=calls[name]: calls.append((args[0].detach(), output))
-        )
-        for name, layer in layers.items()
-    ]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def once_each(layers: Mapping[str, nn.Module], calls: Calls, n_samples: int) -> bool:
-    """Tell whether every layer was called once, with the samples along the first axis."""
-    return all(
-        len(call) == 1 and len(call[0][0]) == n_samples and call[0][0].ndim >= _n_axes(layer)
-        for layer, call in zip(layers.values(), calls.values(), strict=True)
-    )
-
-
-def _n_axes(layer: Any) -> int:
-    """Return how many axes a batch of inputs has at least."""
-    return 2 if isinstance(layer, nn.Linear) else layer.weight.ndim
 
 
 def has_one_position(layer: nn.Module, inputs: Tensor) -> bool:
@@ -89,27 +55,45 @@ def add_squares(
     `signal` is δ, the gradient with respect to the layer's output.
     """
     for rows in _chunks(layer, inputs, signal):
-        A, D = _multiplicands(layer, inputs[rows]), _by_position(layer, signal[rows])
+        D = _by_position(layer, signal[rows])
         if weight is not None:
-            weight += (D @ A.transpose(-1, -2)).square().sum(0).reshape(weight.shape)
+            squares = (D @ _multiplicands(layer, inputs[rows])).square_().sum(0)
+            weight += _like_weight(layer, squares)
         if bias is not None:
-            bias += D.sum(-1).square().sum(0).reshape(bias.shape)
+            bias += D.sum(-1).square_().sum(0).reshape(bias.shape)
 
 
 def summed_gradients(layer: Any, inputs: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
     """Return Σ_n of the gradients themselves, to be compared with autograd's."""
     if has_one_position(layer, inputs):
         return signal.T @ inputs, signal.sum(0)
-    A, D = _multiplicands(layer, inputs), _by_position(layer, signal)
-    gradient = torch.einsum("ngol,ngil->goi", D, A)
-    return gradient.reshape(layer.weight.shape), D.sum((0, -1)).reshape(-1)
+    D = _by_position(layer, signal)
+    gradient = (D @ _multiplicands(layer, inputs)).sum(0)
+    return _like_weight(layer, gradient), D.sum((0, -1)).reshape(-1)
 
 
 def _multiplicands(layer: Any, inputs: Tensor) -> Tensor:
-    """Return A, shape (n_samples, n_groups, n_in, n_positions)."""
+    """Return Aᵀ, shape (n_samples, n_groups, n_positions, n_in)."""
     if isinstance(layer, nn.Linear):
-        return inputs.reshape(len(inputs), 1, -1, layer.in_features).transpose(-1, -2)
+        return inputs.reshape(len(inputs), 1, -1, layer.in_features)
+    windows = _windows(layer, inputs)
+    n_axes = len(layer.kernel_size)
+    if _channels_run_last(layer):
+        windows = windows.movedim(2, -1)
+        kernel, positions = range(2, 2 + n_axes), range(2 + n_axes, 2 + 2 * n_axes)
+        windows = windows.permute(0, 1, *positions, *kernel, -1)
+        return windows.reshape(
+            len(inputs), layer.groups, math.prod(windows.shape[2 : 2 + n_axes]), -1
+        )
+    matrix = windows.reshape(len(inputs), layer.groups, layer.weight[0].numel(), -1)
+    return matrix.transpose(-1, -2)
+
+
+def _windows(layer: Any, inputs: Tensor) -> Tensor:
+    """Return what the weights meet, shape (n, groups, in, *kernel, *positions), as a view."""
     padded = F.pad(inputs, [width for size in layer.padding[::-1] for width in (size, size)])
+    if _channels_run_last(layer):
+        padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
     step_n, step_channel, *steps = padded.stride()
     n_windows = [
         (size - dilation * (kernel - 1) - 1) // stride + 1
@@ -119,11 +103,24 @@ def _multiplicands(layer: Any, inputs: Tensor) -> Tensor:
     ]
     within = [step * dilation for step, dilation in zip(steps, layer.dilation, strict=True)]
     between = [step * stride for step, stride in zip(steps, layer.stride, strict=True)]
-    windows = padded.as_strided(
-        (len(inputs), layer.in_channels, *layer.kernel_size, *n_windows),
-        (step_n, step_channel, *within, *between),
+    n_channels = layer.in_channels // layer.groups
+    return padded.as_strided(
+        (len(inputs), layer.groups, n_channels, *layer.kernel_size, *n_windows),
+        (step_n, n_channels * step_channel, step_channel, *within, *between),
     )
-    return windows.reshape(len(inputs), layer.groups, -1, math.prod(n_windows))
+
+
+def _channels_run_last(layer: Any) -> bool:
+    """Tell whether windows are copied faster channel by channel than position by position."""
+    return layer.in_channels // layer.groups >= 4
+
+
+def _like_weight(layer: Any, value: Tensor) -> Tensor:
+    """Bring (n_groups, n_out, n_in) into the shape and order of the weight."""
+    n_out, n_channels, *kernel = layer.weight.shape
+    if isinstance(layer, nn.Linear) or not _channels_run_last(layer):
+        return value.reshape(layer.weight.shape)
+    return value.reshape(n_out, *kernel, n_channels).movedim(-1, 1)
 
 
 def _by_position(layer: Any, signal: Tensor) -> Tensor:
@@ -134,12 +131,9 @@ def _by_position(layer: Any, signal: Tensor) -> Tensor:
 
 
 def _chunks(layer: Any, inputs: Tensor, signal: Tensor) -> Iterator[slice]:
-    n_positions = signal[0].numel() // _n_outputs(layer)
-    n_in = layer.weight.numel() // _n_outputs(layer)
+    n_out = len(layer.weight)
+    n_positions = signal[0].numel() // n_out
+    n_in = layer.weight.numel() // n_out
     widest = max(layer.weight.numel(), n_in * n_positions * getattr(layer, "groups", 1))
     size = max(1, _CHUNK // widest)
     return (slice(start, start + size) for start in range(0, len(inputs), size))
-
-
-def _n_outputs(layer: Any) -> int:
-    return layer.weight.shape[0]

@@ -16,16 +16,25 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from ..tensors import Tensors, as_arguments, call, mapped
+from ..tensors import Tensors, as_arguments, call, leaves, mapped, one_tensor
 from .base import Cotangents
 from .layers import (
     add_product,
     add_squares,
     has_one_position,
     known_layers,
-    once_each,
-    recorded,
     summed_gradients,
+)
+from .recording import (
+    Calls,
+    are_close,
+    are_usable,
+    first_change,
+    own_copy,
+    recorded_output,
+    rows,
+    rows_are_samples,
+    with_samples_axis,
 )
 
 Params = Mapping[str, Tensor]
@@ -38,47 +47,51 @@ _TRIED_ROWS = 32
 
 def fastest_rule(module: nn.Module, params: Params, X: Any) -> Rule:
     """Return the fastest rule that is right for the module, tried on some rows of X."""
-    if _is_layerwise(module, params, _rows(X, slice(0, _TRIED_ROWS))):
+    if _is_layerwise(module, params, X):
         return layerwise
-    sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
-    try:
-        add = vectorised(module, params, sums)
-        add(_rows(X, slice(0, 1)), lambda output: [torch.ones_like(output)])
-    except (RuntimeError, ValueError, TypeError, NotImplementedError):
-        return one_by_one  # the module does what vmap cannot; a real fault shows again there
-    return vectorised
+    return _slower_rule(module, params, X)
 
 
 def layerwise(module: nn.Module, params: Params, sums: Tensors) -> Add:
     """Sum layer by layer, from the inputs of layers and the gradients of their outputs.
 
     For modules made of the layers that :mod:`~sklearn_ewc.curvature.layers` knows, each
-    used once.
+    used once. Batches that the module treats otherwise go by another rule.
     """
     layers = known_layers(module)
     sums_of = [[sums.get(part) for part in _own(name)] for name in layers]
+    known_shapes = set()
 
     def add(X: Any, cotangents: Cotangents) -> None:
-        with recorded(layers) as calls:
-            output = call(module, X)
-        if not once_each(layers, calls, len(output)):
-            vectorised(module, params, sums)(X, cotangents)
+        output, calls = recorded_output(module, layers, X)
+        shapes = tuple(part.shape for part in leaves(X))
+        # a table has no other axis that rows could be taken for
+        is_known = shapes in known_shapes or all(len(shape) <= 2 for shape in shapes)
+        if not are_usable(layers, calls, len(output)) or not (
+            is_known or rows_are_samples(module, layers, X, calls, output)
+        ):
+            _slower_rule(module, params, X)(module, params, sums)(X, cotangents)
             return
-        inputs = [call[0][0] for call in calls.values()]
-        ends = [call[0][1] for call in calls.values()]
-        squares: list[Tensor | None] = [None] * len(ends)
+        known_shapes.add(shapes)
+        inputs = [one.inputs for (one,) in calls]
+        ends = [one.end for (one,) in calls]
+        squares: dict[int, Tensor] = {}
         for cotangent in cotangents(output.detach()):
-            signals = torch.autograd.grad(output, ends, cotangent, retain_graph=True)
-            for index, (layer, signal) in enumerate(zip(layers.values(), signals, strict=True)):
+            signals = list(
+                torch.autograd.grad(output, ends, cotangent, retain_graph=True, allow_unused=True)
+            )
+            for index, layer in enumerate(layers.values()):
+                signal = signals.pop(0)  # no longer needed, but for its square
+                if signal is None:
+                    continue
                 if not has_one_position(layer, inputs[index]):
                     add_squares(layer, inputs[index], signal, *sums_of[index])
-                elif (square := squares[index]) is None:
-                    squares[index] = signal.square()
+                elif index in squares:
+                    squares[index].addcmul_(signal, signal)
                 else:
-                    square.addcmul_(signal, signal)
-        for index, square in enumerate(squares):
-            if square is not None:
-                add_product(inputs[index], square, *sums_of[index])
+                    squares[index] = signal.square()
+        for index, square in squares.items():
+            add_product(inputs[index], square, *sums_of[index])
 
     return add
 
@@ -88,20 +101,20 @@ def vectorised(module: nn.Module, params: Params, sums: Tensors) -> Add:
     free = {name: p.detach() for name, p in params.items()}
     size = max(1, _CHUNK // max(1, sum(p.numel() for p in free.values())))
 
-    def gradient(row: Any, cotangent: Tensor) -> Tensors:
-        def one_output(free: Tensors) -> Tensor:
-            alone = mapped(row, lambda x: x.unsqueeze(0))
-            return functional_call(module, free, *as_arguments(alone)).squeeze(0)
+    def output_of(row: Any, free: Tensors) -> Tensor:
+        alone = own_copy(mapped(row, lambda x: x.unsqueeze(0)))
+        args, kwargs = as_arguments(alone)
+        return one_tensor(functional_call(module, free, args, kwargs)).squeeze(0)
 
-        return vjp(one_output, free)[1](cotangent)[0]
+    def gradient(row: Any, cotangent: Tensor) -> Tensors:
+        return vjp(lambda free: output_of(row, free), free)[1](cotangent)[0]
 
     def add(X: Any, cotangents: Cotangents) -> None:
-        with torch.no_grad():
-            output = call(module, X)
+        output = vmap(lambda row: output_of(row, free))(X)
         for cotangent in cotangents(output):
             for start in range(0, len(output), size):
                 chunk = slice(start, start + size)
-                for name, value in vmap(gradient)(_rows(X, chunk), cotangent[chunk]).items():
+                for name, value in vmap(gradient)(rows(X, chunk), cotangent[chunk]).items():
                     sums[name] += value.square().sum(0)
 
     return add
@@ -111,13 +124,12 @@ def one_by_one(module: nn.Module, params: Params, sums: Tensors) -> Add:
     """Sum over one backward pass per sample, for modules that vmap cannot take."""
 
     def add(X: Any, cotangents: Cotangents) -> None:
-        with torch.no_grad():
-            vectors = cotangents(call(module, X))
-        for n in range(len(vectors[0])):
-            sample = slice(n, n + 1)
-            output = call(module, _rows(X, sample))
-            for vector in vectors:
-                for name, value in _gradient(output, params, vector[sample]).items():
+        n_samples = len(leaves(X)[0])
+        samples = [slice(n, n + 1) for n in range(n_samples)]
+        outputs = [_output_alone(module, X, sample) for sample in samples]
+        for vectors in cotangents(torch.cat(outputs).detach()):
+            for output, sample in zip(outputs, samples, strict=True):
+                for name, value in _gradient(output, params, vectors[sample]).items():
                     sums[name].addcmul_(value, value)
 
     return add
@@ -127,12 +139,16 @@ def summed_gradient(module: nn.Module, params: Params, sums: Tensors) -> Add:
     """Sum Σ_n Σ_r ∂(f_n · v_rn)/∂θ_i, not squared: what a mini-batch gradient adds up to."""
 
     def add(X: Any, cotangents: Cotangents) -> None:
-        output = call(module, X)
-        cotangent = torch.stack(cotangents(output.detach())).sum(0)
+        output = call(module, own_copy(X))
+        cotangent = sum(cotangents(output.detach()), start=torch.zeros_like(output))
         for name, value in _gradient(output, params, cotangent).items():
             sums[name] += value
 
     return add
+
+
+def _output_alone(module: nn.Module, X: Any, sample: slice) -> Tensor:
+    return with_samples_axis(call(module, own_copy(rows(X, sample))))
 
 
 def _gradient(output: Tensor, params: Params, cotangent: Tensor) -> Tensors:
@@ -153,36 +169,58 @@ def _own(layer: str) -> tuple[str, str]:
     return f"{prefix}weight", f"{prefix}bias"
 
 
+def _slower_rule(module: nn.Module, params: Params, X: Any) -> Rule:
+    sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
+    try:
+        add = vectorised(module, params, sums)
+        add(rows(X, slice(0, 1)), lambda output: [torch.ones_like(output)])
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):
+        return one_by_one  # the module does what vmap cannot; a real fault shows again there
+    return vectorised
+
+
 def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:
     """Tell whether known layers, each used once, account for the whole gradient.
 
     The names and calls of the layers do not tell: a weight may also be used
-    outside its layer, an activation may overwrite the layer's output. So the
-    summed gradient is compared with autograd's, for a random cotangent.
+    outside its layer, rows may not be samples. So the gradient of a random
+    function of the outputs is compared with autograd's: the sum over some rows,
+    and that of single ones, which differ, on their own.
     """
     layers = known_layers(module)
     if not params or not params.keys() <= {part for name in layers for part in _own(name)}:
         return False
-    with recorded(layers) as calls:
-        output = call(module, X)
-    if not once_each(layers, calls, len(output)):
+    change = first_change(X)
+    if change is None:
         return False
-    ends = [call[0][1] for call in calls.values()]
+    start = max(0, change + 1 - _TRIED_ROWS)
+    X = rows(X, slice(start, start + _TRIED_ROWS))
+    output, calls = recorded_output(module, layers, X)
+    if not are_usable(layers, calls, len(output)):
+        return False
     generator = torch.Generator().manual_seed(0)
     cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    gradients = torch.autograd.grad(
-        output, [*ends, *params.values()], cotangent, allow_unused=True, materialize_grads=True
-    )
-    true = dict(zip(params, gradients[len(ends) :], strict=True))
+    ends = [one.end for (one,) in calls]
+    gradients = torch.autograd.grad(output, [*ends, *params.values()], cotangent, allow_unused=True)
+    if any(gradient is None for gradient in gradients):
+        return False
+    signals, expected = gradients[: len(ends)], list(gradients[len(ends) :])
+    sample = slice(change - start, change - start + 1)
+    alone = _output_alone(module, X, sample)
+    if alone.shape != cotangent[sample].shape:
+        return False
+    found = _layer_gradients(layers, params, calls, signals, slice(None))
+    found += _layer_gradients(layers, params, calls, signals, sample)
+    own = list(_gradient(alone, params, cotangent[sample]).values())
+    return are_close(found, expected + own, n_not_zero=len(expected))
+
+
+def _layer_gradients(
+    layers: Mapping[str, nn.Module], params: Params, calls: Calls, signals: Any, sample: slice
+) -> list[Tensor]:
+    """Return the gradients that follow from some rows of what was recorded, as `params` go."""
     found: Tensors = {}
-    for (name, layer), signal in zip(layers.items(), gradients, strict=False):
-        sums = summed_gradients(layer, calls[name][0][0], signal)
+    for (name, layer), (one,), signal in zip(layers.items(), calls, signals, strict=True):
+        sums = summed_gradients(layer, one.inputs[sample], signal[sample])
         found.update(zip(_own(name), sums, strict=True))
-    expected = [true[name].detach() for name in params]
-    errors = torch._foreach_sub([found[name] for name in params], expected)
-    largest = torch.stack(torch._foreach_norm([*errors, *expected], float("inf")))
-    return bool((largest[: len(params)] <= 1e-3 * largest[len(params) :]).all())
-
-
-def _rows(X: Any, rows: slice) -> Any:
-    return mapped(X, lambda x: x[rows])
+    return [found[name] for name in params]

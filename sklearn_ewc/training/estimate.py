@@ -32,28 +32,27 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
     if not are_finite(module.parameters()):
         raise diverged(net, math.nan)
     net._set_training(False)
-    found = curvature_and_loss(
+    curvature, loss = curvature_and_loss(
         module,
         net.criterion_,
         _batches(net, dataset),
         fisher=net.fisher,
-        kind="diagonal",
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
         generator=task_generator(net.seed_, net.n_tasks_ + 1),
     )
-    check_loss(net, found.loss, rehearsal.loss, rehearsal.state, _batches(net, dataset))
-    if net.fisher in ("exact", "sampled") and found.curvature.trace() == 0:
+    check_loss(net, loss, rehearsal.loss, rehearsal.state, _batches(net, dataset))
+    if net.fisher in ("exact", "sampled") and curvature.trace() == 0:
         raise ValueError(
             f"the {net.fisher} Fisher of this task is zero: {type(net.criterion_).__name__} has no "
             "curvature at its residuals; use fisher='empirical'"
         )
     return Task(
         anchor={name: p for name, p in module.named_parameters() if p.requires_grad},
-        curvature=found.curvature,
+        curvature=curvature,
         weight=float(task_weight),
         damping=net.damping,
         n_samples=len(dataset),
-        loss=found.loss,
+        loss=loss,
     )
 
 

@@ -92,3 +92,12 @@ def test_shapes_that_would_broadcast_are_refused():
     with pytest.raises(ValueError, match="must be equal"):
         check_shapes(nn.MSELoss(), torch.zeros(3, 2), column)
     check_shapes(root_mean_square, torch.zeros(3, 2), column)
+
+
+@pytest.mark.parametrize("criterion", [nn.MSELoss(), nn.CrossEntropyLoss()], ids=str)
+def test_a_compiled_criterion_keeps_its_reduction(criterion):
+    compiled = torch.compile(criterion, backend="eager")
+    target = TARGET.softmax(1)
+    expected = per_sample_loss(criterion, OUTPUT, target)
+    torch.testing.assert_close(per_sample_loss(compiled, OUTPUT, target), expected)
+    assert compiled.reduction == criterion.reduction == "mean"

@@ -317,6 +317,9 @@ CONVOLUTIONS = [
     (nn.Conv2d, (4, 5, 5), {"groups": 2, "dilation": 2, "padding": 2}),
     (nn.Conv2d, (2, 5, 5), {"padding": 1, "padding_mode": "circular"}),
     (nn.Conv3d, (2, 4, 4, 5), {"padding": 1, "stride": 2}),
+    (nn.Conv1d, (4, 7), {"stride": 2, "padding": 1}),
+    (nn.Conv2d, (8, 5, 6), {"groups": 2, "stride": (1, 2), "padding": (0, 2)}),
+    (nn.Conv3d, (4, 4, 4, 5), {"padding": 1, "dilation": (1, 2, 1)}),
     (nn.ConvTranspose1d, (2, 4), {"stride": 2}),
 ]
 

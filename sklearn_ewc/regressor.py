@@ -50,10 +50,11 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         task, so none on ``fit(X, y)`` without `task`. Can be changed between
         tasks. The default did best, the same for all, over the scenarios of
         ``examples/benchmarks/defaults.py``.
-    fisher : {"exact", "empirical", "batch"}, default="exact"
-        Estimator of the Fisher, see :func:`~sklearn_ewc.diagonal_fisher`. The best
-        `ewc_lambda` depends on it. "exact" needs a criterion with curvature
-        (MSELoss, HuberLoss, …; not L1Loss).
+    fisher : {"exact", "empirical", "batch", "sampled"}, default="exact"
+        Estimator of the Fisher, see :func:`~sklearn_ewc.curvature.curvature_of`. The
+        best `ewc_lambda` depends on it. "exact" and "sampled", which is faster where
+        there are many outputs, need a criterion with curvature (MSELoss,
+        HuberLoss, …; not L1Loss).
     damping : float, default=0.01
         δ, a floor under the Fisher as a fraction of its mean. It protects units
         that were silent on an old task (whose Fisher is exactly 0) from being
@@ -119,7 +120,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     torch_load_kwargs : dict, default=None
         As in skorch.
     accelerator : accelerate.Accelerator, default=None
-        Several processes that train each task together; see Notes.
+        Whose processes train each task together, see Notes; of this net alone, with
+        ``device_placement=False``, without gradient accumulation, and with
+        `mixed_precision` "no" or "bf16". None: this process alone.
     random_state : int, RandomState instance or None, default=None
         Seeds the initial parameters, the order of batches and dropout. Torch's
         global random state is left alone.
@@ -131,7 +134,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     ----------
     memory_ : Memory
         What is kept of the tasks learned: ``memory_.tasks[k].anchor``,
-        ``.fisher``, ``.weight``, ``.n_samples``.
+        ``.curvature``, ``.weight``, ``.n_samples``, ``.loss``.
     n_tasks_ : int
         Number of tasks learned.
     module_ : torch.nn.Module
@@ -151,6 +154,31 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     dtype_ : numpy.dtype
         Of the parameters and predictions: float32 if the first X was, else
         float64, as in :class:`sklearn.neural_network.MLPRegressor`.
+
+    Notes
+    -----
+    With an `accelerator`, every process runs the same program on the same data, and
+    computes every n-th row of each batch, n being the number of processes: the
+    parameters, history and memory are the same in every process, and those of one
+    process alone, but for rounding. `batch_size` is that of all processes together,
+    `device` where this one computes. Validation and ``predict`` are not shared out;
+    the first process alone prints and writes files. A program to be started by
+    ``accelerate launch`` or ``torchrun``::
+
+        from accelerate import Accelerator
+        from sklearn_ewc import EWCRegressor
+
+        accelerator = Accelerator(device_placement=False)
+        net = EWCRegressor(accelerator=accelerator, device=accelerator.device)
+        net.partial_fit(X, y)
+        accelerator.end_training()
+
+    Import the library before the accelerator is made, and end the program as here:
+    threads of the process group that run on while the interpreter ends can abort
+    it. Where one process alone raises an error, the others wait for it until the
+    group's timeout. Dropout draws another mask in every process. A BatchNorm layer
+    sees the rows of its own process only; convert it to
+    :class:`torch.nn.SyncBatchNorm`.
 
     References
     ----------

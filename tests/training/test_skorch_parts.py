@@ -1,11 +1,17 @@
-"""The history over all tasks."""
+"""What of skorch is replaced, and what is not: the history, hooks, routing."""
 
 import pickle
+from collections import Counter
 
 import pytest
+import sklearn
+from sklearn.model_selection import GroupKFold
+from skorch.callbacks import Callback, EarlyStopping
+from skorch.dataset import ValidSplit
 from skorch.history import History
 
-from sklearn_ewc.training.skorch_parts import TaskHistory
+from sklearn_ewc import EWCRegressor
+from sklearn_ewc.training.skorch_parts import TaskHistory, is_heard
 
 from ..helpers import learn, quick
 
@@ -64,3 +70,98 @@ def test_a_row_costs_the_same_however_many_there_are():
     history.record("loss", 1.0)
     assert history[-1, "batches", 0, "loss"] == 1.0
     assert history.n_copied == 0
+
+
+# hooks and routing are skorch's own
+
+
+HOOKS = {
+    "on_train_begin": 1,
+    "on_epoch_begin": 5,
+    "on_batch_begin": 15,
+    "on_grad_computed": 15,
+    "on_batch_end": 15,
+    "on_epoch_end": 5,
+    "on_train_end": 1,
+}
+
+
+class Duck:
+    """What skorch calls on callbacks, without being one."""
+
+    def __init__(self):
+        self.heard = Counter()
+
+    def initialize(self):
+        return self
+
+    def get_params(self, deep=True):
+        return {}
+
+    def set_params(self, **params):
+        return self
+
+    def __getattr__(self, name):
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+
+        def hook(net, **kwargs):
+            self.heard[name] += 1
+
+        return hook
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_set_on_an_instance_is_called(tasks, hook):
+    callback, heard = Callback(), Counter()
+
+    def count(net, **kwargs):
+        heard[hook] += 1
+
+    setattr(callback, hook, count)
+    quick(batch_size=16, callbacks=[callback]).partial_fit(*tasks[0])
+    assert heard[hook] == HOOKS[hook]
+
+
+def test_an_object_with_the_hooks_of_a_callback_is_called(tasks):
+    duck = Duck()
+    quick(batch_size=16, callbacks=[duck]).partial_fit(*tasks[0])
+    assert duck.heard == HOOKS
+
+
+@pytest.mark.parametrize("hook", ["on_grad_computed", "on_batch_end"])
+@pytest.mark.parametrize("how", ["class", "instance", "duck", "net"])
+def test_who_listens_is_told_apart_from_who_does_not(tasks, hook, how):
+    listener = {"class": type("Hears", (Callback,), {hook: lambda self, net, **kwargs: None})()}
+    listener["instance"], listener["duck"], listener["net"] = Callback(), Duck(), Callback()
+    setattr(listener["instance"], hook, lambda net, **kwargs: None)
+    kind = EWCRegressor
+    if how == "net":
+        kind = type("Hears", (EWCRegressor,), {hook: lambda self, net, **kwargs: None})
+    net = kind(max_epochs=1, callbacks=[listener[how]]).partial_fit(*tasks[0])
+    assert is_heard(net, hook)
+    assert not is_heard(quick(callbacks=[Callback()]).partial_fit(*tasks[0]), hook)
+
+
+def test_metadata_that_fit_has_no_parameter_for_are_not_advertised():
+    with sklearn.config_context(enable_metadata_routing=True):
+        split = ValidSplit(GroupKFold(2).set_split_request(groups=True))
+        net = quick(train_split=split).set_fit_request(task=True)
+        routed = net.get_metadata_routing()
+        assert routed.consumes("fit", {"groups", "task"}) == {"task"}
+
+
+def test_early_stopping_ends_a_task_and_ctrl_c_in_its_hook_of_another_callback_does_not(tasks):
+    class Stops(EarlyStopping):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    class Interrupted(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    assert len(quick(callbacks=[Stops("train_loss")]).partial_fit(*tasks[0]).history) == 1
+    net = quick(callbacks=[Interrupted()])
+    with pytest.raises(KeyboardInterrupt):
+        net.partial_fit(*tasks[0])
+    assert not net.__sklearn_is_fitted__()

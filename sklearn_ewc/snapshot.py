@@ -83,8 +83,9 @@ def _saver(kind: type) -> Callable[[Any], Saved] | None:
     for kinds, save in _SAVERS:
         if issubclass(kind, kinds):
             return save
-    is_estimator = hasattr(kind, "get_params") or hasattr(kind, "fit")
-    return _of_holder if is_estimator else None
+    # estimators, and what skorch takes for callbacks
+    is_known = any(hasattr(kind, name) for name in ("get_params", "set_params", "fit"))
+    return _of_holder if is_known else None
 
 
 @lru_cache(maxsize=1024)

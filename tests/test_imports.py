@@ -79,10 +79,10 @@ def test_only_what_is_optional_is_imported_inside_functions(path):
 @pytest.mark.parametrize("name", ["curvature", "memory"])
 def test_the_numerics_know_torch_alone(name):
     known = {"torch", "typing_extensions"}
-    for path in (PACKAGE / name).rglob("*.py"):
+    for path in [PACKAGE / "tensors.py", *(PACKAGE / name).rglob("*.py")]:
         outside = {module.split(".")[0] for level, module, _ in imports(path) if level == 0}
-        assert not outside & {"numpy", "scipy", "sklearn", "skorch", "pandas"}, path
         assert outside - sys.stdlib_module_names <= known, path
+        assert set(imported_rooms(path)) <= {"tensors", "curvature"} - {name}, path
 
 
 def test_files_of_one_room_import_each_other_without_a_circle():

@@ -95,8 +95,14 @@ class Curvature(Protocol):
         """Return A itself, in float64. For tests: it has as many columns as there are numbers."""
         ...
 
-    def check(self, like: Mapping[str, Tensor]) -> None:
-        """Raise ValueError unless A is finite, ≥ 0, and over the parameters of `like`."""
+    def over(self, like: Mapping[str, Tensor]) -> Self:
+        """Return the same with its parameters in the order of `like`, that of :meth:`times`.
+
+        Raises
+        ------
+        ValueError
+            If A is over other names or shapes, not finite, or not ≥ 0.
+        """
         ...
 
     def to(

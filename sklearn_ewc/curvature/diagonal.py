@@ -105,8 +105,8 @@ class Diagonal:
         """Return the diagonal matrix, in float64."""
         return torch.diag(self._vector.double())
 
-    def check(self, like: Mapping[str, Tensor]) -> None:
-        """Raise ValueError unless the values are finite, ≥ 0 and shaped like the parameters."""
+    def over(self, like: Mapping[str, Tensor]) -> Diagonal:
+        """Return the same in the order of `like`; ValueError if it is not over those."""
         if like.keys() != self.values.keys():
             differing = sorted(like.keys() ^ self.values.keys())
             raise ValueError(f"anchor and curvature name different parameters: {differing}")
@@ -120,6 +120,11 @@ class Diagonal:
                 raise ValueError(f"curvature is not finite at {name!r}")
             if (value < 0).any():
                 raise ValueError(f"curvature is negative at {name!r}")
+        return (
+            self
+            if list(self.values) == list(like)
+            else Diagonal({name: self.values[name] for name in like})
+        )
 
     def to(
         self, device: str | torch.device | None = None, dtype: torch.dtype | None = None

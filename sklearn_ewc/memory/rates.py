@@ -75,5 +75,7 @@ class GroupRates:
         n_steps = next((state["step"] for state in states if state), 1)
         torch.cat([square.reshape(-1) for square in squares], out=out)
         out.div_(1 - self.betas[1] ** n_steps)
-        # roots of exact zeros, as dead units have, may take ten times as long as others
-        out.clamp_(min=torch.finfo(out.dtype).tiny).sqrt_().add_(self.group["eps"])
+        # roots of exact zeros, as dead units have, may take ten times as long as others;
+        # and what has overflowed must leave something for λ to be held against
+        limits = torch.finfo(out.dtype)
+        out.clamp_(limits.tiny, limits.max).sqrt_().add_(self.group["eps"])

@@ -74,7 +74,7 @@ class Task:
         if not isinstance(self.curvature, Curvature):
             _check_tensors("curvature", self.curvature)
             object.__setattr__(self, "curvature", Diagonal(copied(self.curvature)))
-        self.curvature.check(self.anchor)
+        object.__setattr__(self, "curvature", self.curvature.over(self.anchor))
         for name, value in self.anchor.items():
             if not value.isfinite().all():
                 raise ValueError(f"anchor is not finite at {name!r}")

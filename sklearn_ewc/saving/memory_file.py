@@ -141,8 +141,7 @@ def _memory(
         return KINDS[kind].from_state_dict(part(prefix, names))
 
     centre, remainder = (part(prefix, names) for prefix in ("centre", "remainder"))
-    stiffness = curvature("curvature", parts)
-    stiffness.check(centre)
+    stiffness = curvature("curvature", parts).over(centre)
     learned = []
     for k, task in enumerate(tasks):
         anchor = part(f"tasks.{k}.anchor", task.pop("names"))

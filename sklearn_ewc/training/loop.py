@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import torch
-from skorch.callbacks import EarlyStopping
 from skorch.dataset import get_len
 from skorch.utils import to_tensor
 from torch import Tensor
@@ -15,7 +15,8 @@ from ..data.batches import mean_weight
 from ..memory import Penalty
 from .divergence import diverged
 from .seeding import draw_seed, task_generator
-from .skorch_parts import is_heard
+from .skorch_parts import StoppedEarly, is_heard
+from .steps import penalised
 
 
 def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: bool) -> None:
@@ -31,42 +32,27 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     is_random : bool
         Whether the module draws random numbers, and so needs a seed for each step.
     """
-    generator = task_generator(net.seed_, net.n_tasks_ + 1)
-    batches = net.get_iterator(dataset, training=True, generator=generator)
+    net._generator = generator = task_generator(net.seed_, net.n_tasks_ + 1)
+    batches = net.get_iterator(dataset, training=True)
+    del net._generator
     held_out = None if validation is None else net.get_iterator(validation, training=False)
     of_training: dict[str, Any] = {
-        "penalty": penalty,
         "seeds": generator if is_random else None,
         "weight_unit": mean_weight(dataset),
     }
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
-    for _ in range(net.max_epochs):
-        net.notify("on_epoch_begin", **datasets)
-        net.history.record("task", net.n_tasks_ + 1)
-        net.run_single_epoch(batches, True, "train", net.train_step, **of_training)
-        net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
-        penalty.ewc_lambda = net.ewc_lambda
-        net.history.record("penalty", penalty.amount())
-        if _ends_here(net, datasets):
-            break
-
-
-def _ends_here(net: Any, datasets: dict[str, Any]) -> bool:
-    """Notify of the end of an epoch, and tell whether a callback stops the task.
-
-    skorch's EarlyStopping does so by raising KeyboardInterrupt, which is Ctrl-C if
-    anything else raises it.
-    """
-    net.on_epoch_end(net, **datasets)
-    for _, callback in net.callbacks_:
-        try:
-            callback.on_epoch_end(net, **datasets)
-        except KeyboardInterrupt:
-            if not isinstance(callback, EarlyStopping):
-                raise
-            return True
-    return False
+    with suppress(StoppedEarly), penalised(net, penalty) as with_penalty:
+        for _ in range(net.max_epochs):
+            net.notify("on_epoch_begin", **datasets)
+            net.history.record("task", net.n_tasks_ + 1)
+            net.run_single_epoch(
+                batches, True, "train", net.train_step, **of_training, **with_penalty
+            )
+            net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
+            penalty.ewc_lambda = net.ewc_lambda
+            net.history.record("penalty", penalty.amount())
+            net.notify("on_epoch_end", **datasets)
 
 
 def run_single_epoch(

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from skorch import NeuralNet
 from skorch.callbacks import PassthroughScoring
 from skorch.callbacks.scoring import ScoringBase
-from torch import nn
+from torch import Tensor, nn
 
 from .. import saving
 from ..data.batches import TensorBatches, WeightedDataset
@@ -27,7 +27,7 @@ from .building import built_module, check_module_settings, is_of_optimizer, put_
 from .estimate import finished_task
 from .modules import MLP
 from .processes import Processes, bare
-from .rehearsal import rehearse
+from .rehearsal import check_still_bound, rehearse
 from .seeding import base_seed
 from .settings import check_not_negative, check_settings
 from .skorch_parts import (
@@ -35,6 +35,7 @@ from .skorch_parts import (
     PrivatelyStored,
     TaskHistory,
     default_callbacks,
+    notify,
     with_fused_adam,
 )
 
@@ -61,15 +62,14 @@ class EWCNet(NeuralNet, DeclaresClasses):
     virtual_params_ = PrivatelyStored()
 
     # in place of skorch's: what differs is said where they are defined
+    notify = notify
     get_iterator = steps.get_iterator
     run_single_epoch = loop.run_single_epoch
     train_step = steps.train_step
     train_step_single = steps.train_step_single
     _zero_grad_optimizer = steps._zero_grad_optimizer
     validation_step = steps.validation_step
-    evaluation_step = steps.evaluation_step
     forward_iter = steps.forward_iter
-    infer = steps.infer
     get_loss = steps.get_loss
     save_params = saving.save_params
     load_params = saving.load_params
@@ -187,7 +187,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             else:
                 self.initialize()
             for one in tasks:
-                self.learn_task(one)
+                self._learn_task(one)
         return self
 
     def partial_fit(
@@ -223,22 +223,35 @@ class EWCNet(NeuralNet, DeclaresClasses):
             data = self._checked(X, y, sample_weight, first=first)
             if not built:
                 self.initialize()
-            self.learn_task(data, task_weight)
+            self._learn_task(data, task_weight)
         return self
 
-    def learn_task(self, data: TaskData, task_weight: float = 1.0) -> None:
+    def fit_loop(self, *args: Any, **kwargs: Any) -> None:
+        """Not there: it would train past the memory."""
+        raise TypeError(f"{type(self).__name__} has no fit_loop: learn a task by partial_fit")
+
+    def evaluation_step(self, batch: Any, training: bool = False) -> Tensor:
+        """Compute the output on a batch, whose weights do not matter for it."""
+        return super().evaluation_step(batch[:2], training=training)
+
+    def infer(self, x: Any, **fit_params: Any) -> Tensor:
+        """Run the module on a batch, in the module's dtype."""
+        return super().infer(steps.inputs(self, x), **fit_params)
+
+    def _learn_task(self, data: TaskData, task_weight: float = 1.0) -> None:
         """Train one task under the penalty of the earlier ones, then consolidate it.
 
         The data are checked already, and what fails is rolled back by the caller.
         """
-        self.processes_.check()
         train, valid = self._split(data)
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
         self._begin_task(data)
         penalty = self.memory_.bound(self.bare_module_.named_parameters(), self.ewc_lambda)
+        bound = dict(self.bare_module_.named_parameters())
         with self.processes_.training(self):
             loop.train(self, train, valid, penalty, rehearsal.is_random)
+        check_still_bound(self.bare_module_, bound)
         self.notify("on_train_end", X=data.X, y=data.y)
         memory = replace(self.memory_, **self._memory_settings())
         self.memory_ = memory.consolidate(finished_task(self, train, task_weight, rehearsal))

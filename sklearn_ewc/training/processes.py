@@ -42,9 +42,13 @@ class Processes:
         return self.accelerator is None or self.accelerator.is_main_process
 
     def check(self) -> None:
-        """Raise ValueError where the accelerator does what the penalty would not be part of."""
+        """Raise where the accelerator is none, or does what the penalty would not be part of."""
         if self.accelerator is None:
             return
+        if not hasattr(self.accelerator, "num_processes"):
+            raise TypeError(
+                f"accelerator must be None or an accelerate.Accelerator, got {self.accelerator!r}"
+            )
         if self.accelerator.device_placement:
             raise ValueError("accelerator must leave devices alone: device_placement=False")
         if self.accelerator.gradient_accumulation_steps != 1:

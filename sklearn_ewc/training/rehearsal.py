@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..curvature.criterion import check_shapes, has_curvature, is_mean_over_samples
 from ..data.batches import mean_weight
@@ -48,6 +49,8 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     if mean_weight(dataset) == 0:
         raise ValueError("sample_weight must be positive for some sample that is trained on")
     X, output, y = _first_batch(net, dataset)
+    if not any(p.requires_grad for p in bare(net.module_).parameters()):
+        raise ValueError("module has no parameter with requires_grad=True: nothing can be learned")
     _check_criterion(net, output, y)
     if validation is None:
         _check_monitors(net)
@@ -58,6 +61,17 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     module = bare(net.module_)
     state = copied({**dict(module.named_parameters()), **dict(module.named_buffers())})
     return Rehearsal(is_random, float(net.criterion_(output, y)), state)
+
+
+def check_still_bound(module: nn.Module, params: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a callback has put others in the place of the parameters trained."""
+    now = dict(module.named_parameters())
+    changed = [name for name in params.keys() | now.keys() if now.get(name) is not params.get(name)]
+    if changed:
+        raise ValueError(
+            f"a callback exchanged the parameters {sorted(changed)} in mid-task: the new ones were "
+            "neither trained nor held to the memory"
+        )
 
 
 def _first_batch(net: Any, dataset: Any) -> tuple[Any, Tensor, Tensor]:

@@ -52,6 +52,7 @@ def _check_training_settings(net: Any) -> None:
     if net.train_split is not None and not callable(net.train_split):
         raise TypeError(f"train_split must be None or callable, got {net.train_split!r}")
     check_device(net.device)
+    net.processes_.check()
 
 
 def check_device(device: Any) -> None:

@@ -1,9 +1,33 @@
 """What of skorch is replaced: what it is, why, and until when.
 
-Here stand the parts that a net is made of. The methods that
-:class:`~sklearn_ewc.training.net.EWCNet` overrides are in its own class, each a
-line or two: what differs from skorch in them is said there, or in the module that
-they call.
+Parts of a net stand here, each with its reason. Of the methods that
+:class:`~sklearn_ewc.training.net.EWCNet` overrides,
+
+- ``fit``, ``partial_fit``, ``initialize``, ``set_params``, ``initialize_module``: a
+  task is learned wholly or not at all, and a module that has learned is never built
+  anew behind one's back. For good. ``fit_loop`` would train past the memory, and says
+  so.
+- ``initialized_instance``: a module that the user passes is copied, as scikit-learn
+  wants of parameters. Until skorch copies.
+- ``get_iterator``: whole tensors are sliced, and the order follows `random_state`.
+  Until a DataLoader does not draw from the global generator.
+- ``run_single_epoch``, ``train_step_single``, ``validation_step``,
+  ``evaluation_step``, ``get_loss``: batches carry weights, and losses leave the
+  device once an epoch. Until skorch passes on a third part of a batch.
+- ``train_step``: the penalty. For good.
+- ``infer``, ``get_loss``: the dtype of the data is that of the module. For good.
+- ``forward_iter``: small batches are joined, a third of the time of predicting from
+  tables. Until skorch has a batch size for predictions.
+- ``notify``: EarlyStopping raises KeyboardInterrupt, which would else be Ctrl-C.
+  Until skorch's stops by something of its own.
+- ``_zero_grad_optimizer``, ``get_params_for_optimizer``, ``initialize_history``,
+  ``_default_callbacks``: the same at less cost, see :mod:`~.steps` and below.
+- ``save_params``, ``load_params``: a file for the memory, whole files, and loading
+  that checks first. For good.
+- ``_get_param_names``: skorch's lists ``_params_to_validate`` as a parameter. Until
+  it does not.
+- ``get_metadata_routing``, ``__repr__``: scikit-learn's own; skorch's offers metadata
+  to a `train_split`, which ``fit`` has no parameter for. Until it has one.
 """
 
 from __future__ import annotations
@@ -13,7 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
 from skorch.history import History
 
 _VARIANTS = {"fused", "foreach", "capturable", "differentiable"}
@@ -102,6 +126,22 @@ class QuietPrintLog(PrintLog):
         """Print the epoch's row."""
         if (net.verbose or self.sink is not print) and net.processes_.is_first:
             super().on_epoch_end(net, **kwargs)
+
+
+class StoppedEarly(KeyboardInterrupt):
+    """What skorch's EarlyStopping raises, told from Ctrl-C."""
+
+
+def notify(net: Any, method_name: str, **cb_kwargs: Any) -> None:
+    """Call a hook of the net and of its callbacks, as skorch does."""
+    getattr(net, method_name)(net, **cb_kwargs)
+    for _, callback in net.callbacks_:
+        try:
+            getattr(callback, method_name)(net, **cb_kwargs)
+        except KeyboardInterrupt as interrupt:
+            if isinstance(callback, EarlyStopping):
+                raise StoppedEarly from interrupt
+            raise
 
 
 def default_callbacks() -> list[tuple[str, Callback]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,10 +26,8 @@ from .seeding import seeded
 from .skorch_parts import is_heard
 
 
-def get_iterator(
-    net: Any, dataset: Any, training: bool = False, generator: torch.Generator | None = None
-) -> Any:
-    """Return skorch's iterator over a dataset, drawing from `generator` where it draws.
+def get_iterator(net: Any, dataset: Any, training: bool = False) -> Any:
+    """Return skorch's iterator over a dataset, drawing from the task's generator where it draws.
 
     :class:`TensorBatches` shuffles in training; any other iterator as it is told.
     """
@@ -37,6 +35,7 @@ def get_iterator(
     kind = getattr(net, prefix)
     options: dict[str, Any] = {"batch_size": net.batch_size}
     if "generator" in inspect.signature(kind).parameters:
+        generator = vars(net).get("_generator") if training else None
         options["generator"] = generator or torch.Generator()
     if kind is TensorBatches:
         options.update(shuffle=training, device=net.device)
@@ -44,6 +43,42 @@ def get_iterator(
     if options["batch_size"] == -1:
         options["batch_size"] = len(dataset)
     return kind(dataset, **options)
+
+
+@contextmanager
+def penalised(net: Any, penalty: Penalty) -> Iterator[dict[str, Penalty]]:
+    """Yield what :func:`train_step` is to be told of a penalty.
+
+    A `train_step` of a subclass need not know it: then the penalty follows the
+    optimizer's steps, whoever takes them.
+    """
+    if type(net).train_step is train_step or _needs_closure(net.optimizer_):
+        yield {"penalty": penalty}
+        return
+
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        penalty.ewc_lambda = net.ewc_lambda
+        if penalty.ewc_lambda > 0 and not _is_pulled(net, penalty):
+            penalty.add_gradient()
+
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        if penalty.ewc_lambda > 0 and _is_pulled(net, penalty):
+            penalty.pull(optimizer)
+
+    handles = [
+        net.optimizer_.register_step_pre_hook(before),
+        net.optimizer_.register_step_post_hook(after),
+    ]
+    try:
+        yield {}
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_pulled(net: Any, penalty: Penalty) -> bool:
+    """Tell whether a proximal step is to be taken, or else the penalty's gradient."""
+    return net.penalty_step == "proximal" and penalty.can_pull(net.optimizer_)
 
 
 def train_step(
@@ -62,11 +97,7 @@ def train_step(
     pulled = added = None
     if penalty is not None and net.ewc_lambda > 0:
         penalty.ewc_lambda = net.ewc_lambda
-        if (
-            net.penalty_step == "proximal"
-            and not gradients_are_heard
-            and penalty.can_pull(net.optimizer_)
-        ):
+        if not gradients_are_heard and _is_pulled(net, penalty):
             pulled = penalty
         else:
             added = penalty
@@ -186,16 +217,6 @@ def get_loss(
 ) -> Tensor:
     """Return the criterion on a batch, without penalty."""
     return weighted_loss(net.criterion_, y_pred, targets(net, y_true), sample_weight)
-
-
-def infer(net: Any, x: Any, **fit_params: Any) -> Tensor:
-    """Run the module on a batch, in the module's dtype."""
-    return NeuralNet.infer(net, inputs(net, x), **fit_params)
-
-
-def evaluation_step(net: Any, batch: Any, training: bool = False) -> Tensor:
-    """Compute the output on a batch, whose weights do not matter for it."""
-    return NeuralNet.evaluation_step(net, batch[:2], training=training)
 
 
 def forward_iter(net: Any, X: Any, training: bool = False, device: Any = "cpu") -> Iterator[Tensor]:

@@ -43,7 +43,7 @@ def test_it_is_a_symmetric_matrix_without_negative_eigenvalues(kind):
     assert dense.dtype == torch.float64
     close(dense, dense.T)
     assert torch.linalg.eigvalsh(dense).min() > -1e-12
-    A.check(PARAMS)
+    assert A.over(PARAMS) is A
 
 
 @every_kind
@@ -138,15 +138,26 @@ def test_what_is_not_finite_or_negative_is_refused(kind, value):
     state = {name: tensor.clone() for name, tensor in curvature(kind).state_dict().items()}
     next(iter(state.values())).view(-1)[0] = value
     with pytest.raises(ValueError, match="curvature is (not finite|negative) at '0.weight'"):
-        KINDS[kind].from_state_dict(state).check(PARAMS)
+        KINDS[kind].from_state_dict(state).over(PARAMS)
 
 
 @every_kind
 def test_a_curvature_of_other_parameters_is_refused(kind):
     with pytest.raises(ValueError, match=r"different parameters: \['2.bias'\]"):
-        curvature(kind).check({name: p for name, p in PARAMS.items() if name != "2.bias"})
+        curvature(kind).over({name: p for name, p in PARAMS.items() if name != "2.bias"})
     with pytest.raises(ValueError, match="differ in shape at '2.bias'"):
-        curvature(kind).check({**PARAMS, "2.bias": torch.zeros(3)})
+        curvature(kind).over({**PARAMS, "2.bias": torch.zeros(3)})
+
+
+@every_kind
+def test_parameters_can_be_put_into_another_order(kind):
+    backwards = dict(reversed(PARAMS.items()))
+    A, v = curvature(kind), vector()
+    turned = A.over(backwards)
+    assert list(turned.diagonal()) == list(backwards)
+    product = dict(zip(PARAMS, parts(A.times(numbers(v)), list(v.values())), strict=True))
+    found = turned.times(flat(v[name] for name in backwards))
+    close(found, flat(product[name] for name in backwards))
 
 
 @every_kind

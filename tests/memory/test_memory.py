@@ -73,6 +73,17 @@ def test_online_penalty_is_a_running_sum_around_the_last_anchor(seed, gamma):
     torch.testing.assert_close(gradient, slope, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_the_order_of_names_does_not_matter(mode):
+    tasks, params = random_tasks(4)
+    turned = [
+        Task(task.anchor, dict(reversed(task.fisher.items())), task.weight, task.damping)
+        for task in tasks
+    ]
+    memory, other = memory_of(tasks, mode=mode), memory_of(turned, mode=mode)
+    assert other.penalty(dict(reversed(params.items()))) == memory.penalty(params)
+
+
 def test_online_and_offline_agree_on_one_task():
     tasks, params = random_tasks(3, n_tasks=1)
     offline, online = (memory_of(tasks, mode=mode) for mode in ("offline", "online"))

@@ -397,3 +397,59 @@ def test_a_task_keeps_its_size_and_the_criterion_at_its_end(tasks):
     for one in (net, sums):
         assert one.memory_.n_samples == sum(len(X) for X, _ in tasks[:3])
         assert one.memory_.loss == pytest.approx(np.mean(losses))
+
+
+# a train_step of one's own
+
+
+class AccumulatesGradients(EWCRegressor):
+    """As skorch's documentation shows it: a step of the optimizer every second batch."""
+
+    def get_loss(self, *args, **kwargs):
+        return super().get_loss(*args, **kwargs) / 2
+
+    def train_step(self, batch, **fit_params):
+        n_batches = len(self.history[-1, "batches"])
+        step = self.train_step_single(batch, **fit_params)
+        if n_batches % 2 == 0:
+            self.optimizer_.step()
+            self.optimizer_.zero_grad()
+        return step
+
+
+class Wraps(EWCRegressor):
+    def train_step(self, batch, **fit_params):
+        return super().train_step(batch, **fit_params)
+
+
+@pytest.mark.parametrize("penalty_step", ["proximal", "gradient"])
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+def test_a_train_step_of_ones_own_goes_down_the_penalty_too(tasks, optimizer, penalty_step):
+    options = {
+        "hidden_layer_sizes": (8,),
+        "max_epochs": 20,
+        "random_state": 0,
+        "batch_size": 10,
+        "optimizer": optimizer,
+        "penalty_step": penalty_step,
+        "lr": 1e-2,
+    }
+    moved, large = {}, 1e5 if penalty_step == "proximal" else 50.0
+    for ewc_lambda in (0.0, large):
+        net = AccumulatesGradients(ewc_lambda=ewc_lambda, **options).partial_fit(*tasks[0])
+        before = parameters(net)
+        net.partial_fit(*tasks[1])
+        moved[ewc_lambda] = float((parameters(net) - before).abs().sum())
+    assert moved[large] < 0.8 * moved[0.0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"penalty_step": "gradient"}, {"optimizer": torch.optim.LBFGS, "batch_size": -1}],
+    ids=str,
+)
+def test_a_train_step_that_calls_ours_changes_nothing(tasks, options):
+    settings = {"hidden_layer_sizes": (8,), "max_epochs": 3, "random_state": 0, **options}
+    ours, wrapped = (learn(kind(**settings), tasks[:2]) for kind in (EWCRegressor, Wraps))
+    assert torch.equal(parameters(ours), parameters(wrapped))
+    assert not wrapped.optimizer_._optimizer_step_post_hooks

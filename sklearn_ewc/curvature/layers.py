@@ -16,6 +16,10 @@ from typing import Any
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+_ELEMENTWISE = {
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus),
+    *(nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Hardtanh, nn.Softsign, nn.Identity, nn.Dropout),
+}
 _CHUNK = 2**19  # numbers that the gradients of single samples may fill at a time, near the cache
 
 
@@ -32,6 +36,30 @@ def _is_known(part: nn.Module) -> bool:
     if type(part) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         return part.padding_mode == "zeros" and not isinstance(part.padding, str)
     return type(part) is nn.Linear
+
+
+def is_chain(module: nn.Module, X: Any) -> bool:
+    """Tell whether a module is known to be right without a trial: layers in a row, on a table.
+
+    That is an ``nn.Sequential`` of linear layers and elementwise functions, without
+    hooks, and no parameter twice.
+    """
+    if not (isinstance(X, Tensor) and X.ndim == 2 and X.is_floating_point()):
+        return False
+    parts, pending = [], [module]
+    while pending:
+        part = pending.pop()
+        parts.append(part)
+        if type(part).forward is nn.Sequential.forward:
+            # not children(), which leaves out what is there twice
+            pending += [child for child in part._modules.values() if child is not None]
+        elif type(part) not in _ELEMENTWISE and type(part) is not nn.Linear:
+            return False
+    is_plain = not any(
+        "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks for part in parts
+    )
+    own = [p for part in parts for p in part.parameters(recurse=False)]
+    return is_plain and len({*map(id, own)}) == len(own)
 
 
 def has_one_position(layer: nn.Module, inputs: Tensor) -> bool:

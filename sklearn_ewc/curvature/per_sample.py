@@ -22,6 +22,7 @@ from .layers import (
     add_product,
     add_squares,
     has_one_position,
+    is_chain,
     known_layers,
     summed_gradients,
 )
@@ -47,7 +48,7 @@ _TRIED_ROWS = 32
 
 def fastest_rule(module: nn.Module, params: Params, X: Any) -> Rule:
     """Return the fastest rule that is right for the module, tried on some rows of X."""
-    if _is_layerwise(module, params, X):
+    if is_chain(module, X) or _is_layerwise(module, params, X):
         return layerwise
     return _slower_rule(module, params, X)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 
-class MLP(nn.Module):
+class MLP(nn.Sequential):
     """A multi-layer perceptron with a linear output.
+
+    It maps inputs of shape (n_samples, n_features) to (n_samples, n_outputs).
 
     Parameters
     ----------
@@ -42,15 +45,11 @@ class MLP(nn.Module):
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
-        super().__init__()
         if isinstance(hidden_layer_sizes, int):
             hidden_layer_sizes = (hidden_layer_sizes,)
         layers: list[nn.Module] = []
         for width in hidden_layer_sizes:
             layers += [nn.Linear(n_features, width), activation()]
             n_features = width
-        self.layers = nn.Sequential(*layers, nn.Linear(n_features, n_outputs))
-
-    def forward(self, X: Tensor) -> Tensor:
-        """Map inputs of shape (n_samples, n_features) to (n_samples, n_outputs)."""
-        return self.layers(X)
+        layers.append(nn.Linear(n_features, n_outputs))
+        super().__init__(OrderedDict(layers=nn.Sequential(*layers)))

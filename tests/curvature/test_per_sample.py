@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_ewc import MLP
+from sklearn_ewc.curvature.layers import is_chain
 from sklearn_ewc.curvature.per_sample import (
     fastest_rule,
     layerwise,
@@ -173,6 +175,7 @@ def test_rows_that_are_all_equal_prove_nothing(X):
 def test_gradients_of_zero_prove_nothing():
     module, X = module_and_inputs("mlp")
     nn.init.zeros_(module[2].weight)
+    module = nn.Sequential(module, Doubled())  # no chain: it is tried
     assert fastest_rule(module, dict(module.named_parameters()), X) is not layerwise
 
 
@@ -201,3 +204,48 @@ def test_every_size_of_batch_is_tried_anew(size, equal_rows):
 def test_a_module_gets_a_dict_by_keyword():
     module, X = module_and_inputs("dict")
     assert torch.equal(call(module, X), module(**X))
+
+
+def chain(*between):
+    return nn.Sequential(nn.Linear(4, 3), *between, nn.Linear(3, 2)).double()
+
+
+def test_a_chain_of_layers_needs_no_trial():
+    assert is_chain(chain(nn.ReLU(inplace=True), nn.Dropout(0.5)), normal(5, 4))
+    assert is_chain(nn.Sequential(chain(nn.Tanh()), nn.Linear(2, 1)), normal(5, 4))
+    assert is_chain(MLP(4, 2), normal(5, 4))
+
+
+LAYER, TIED = nn.Linear(3, 3), nn.Linear(3, 3)
+TIED.weight = LAYER.weight
+
+
+class Doubled(nn.Sequential):
+    def forward(self, X):
+        return 2 * super().forward(X)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        chain(LAYER, nn.Tanh(), LAYER),
+        chain(LAYER, nn.Tanh(), TIED),
+        chain(nn.Softmax(0)),
+        chain(nn.BatchNorm1d(3)),
+        chain(Doubled(nn.Linear(3, 3))),
+        chain(Doubled()),
+        chain(type("Own", (nn.Linear,), {})(3, 3)),
+        chain(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
+    ],
+    ids=str,
+)
+def test_what_is_more_than_a_chain_is_tried(module):
+    assert not is_chain(module, normal(5, 4))
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_chain_with_hooks_is_tried(register):
+    module = chain(nn.Tanh())
+    getattr(module[1], register)(lambda *_: None)
+    assert not is_chain(module, normal(5, 4))
+    assert not is_chain(chain(nn.Tanh()), normal(5, 6, 4))

@@ -7,11 +7,28 @@ import threading
 import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import lru_cache, partial
 from typing import Any, Literal
 
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from skorch.dataset import ValidSplit
+from skorch.history import History
 from torch import Tensor, nn
 
-from .snapshot import Undo, saved, saved_modes
+from .snapshot import (
+    Saved,
+    Saver,
+    Undo,
+    of_copied_holder,
+    of_holder,
+    of_nothing,
+    saved,
+    saved_modes,
+    saver_of_torch,
+)
 
 
 def all_or_nothing(*objects: Any, modules: bool = True) -> AbstractContextManager[None]:
@@ -75,7 +92,7 @@ class _Attempt(AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         self.handler = _interrupt_handler()
-        self.undos = [*saved_modes(), *saved(self.objects, self.unchanged)]
+        self.undos = [*saved_modes(), *saved(self.objects, self.unchanged, _saver_of, True)]
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> Literal[False]:
         if kind is None:
@@ -126,3 +143,30 @@ def _succeeds(undo: Undo) -> bool:
     except Exception:
         return False
     return True
+
+
+@lru_cache(maxsize=1024)
+def _saver_of(kind: type) -> Saver | None:
+    """Return what saves objects of a kind; None if the kind is unknown."""
+    for kinds, save in _SAVERS:
+        if issubclass(kind, kinds):
+            return save
+    known = saver_of_torch(kind)
+    if known is None and any(hasattr(kind, name) for name in ("get_params", "set_params", "fit")):
+        return of_copied_holder  # an estimator, or what skorch takes for a callback
+    return known
+
+
+def _of_history(rows: list[Any]) -> Saved:
+    # as many as there were epochs; nobody writes into old ones
+    return partial(list.__setitem__, rows, slice(None), list(rows)), ()
+
+
+_SAVERS: tuple[tuple[Any, Saver], ...] = (
+    (FrozenEstimator, of_nothing),
+    (History, _of_history),
+    # what these hold of an unknown kind are no arrays that they change in place, but loggers,
+    # datasets, accelerators, the immutable memory
+    ((NeuralNet, Callback), of_holder),
+    ((ValidSplit, BaseCrossValidator, BaseShuffleSplit), of_copied_holder),
+)

@@ -17,12 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
-from skorch import NeuralNet
-from skorch.callbacks import Callback
-from skorch.dataset import ValidSplit
-from skorch.history import History
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
@@ -30,6 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 Undo = partial[Any]
 Saved = tuple[Undo | None, Iterable[Any]]  # how to put an object back, and what it holds
+Saver = Callable[[Any], Saved]
 
 
 def saved_modes() -> list[Undo]:
@@ -46,15 +41,33 @@ def saved_modes() -> list[Undo]:
     return [grad_mode, *flags, *(_of_generator(generator)[0] for generator in generators)]
 
 
-def saved(objects: Iterable[Any], unchanged: tuple[type, ...]) -> list[Undo]:
-    """Walk through all that the objects hold, and return how to put each of it back."""
+def saved(
+    objects: Iterable[Any],
+    unchanged: tuple[type, ...],
+    saver_of: Callable[[type], Saver | None] | None = None,
+    copies_unknown: bool = False,
+) -> list[Undo]:
+    """Walk through all that the objects hold, and return how to put each of it back.
+
+    Parameters
+    ----------
+    objects : iterable
+    unchanged : tuple of types
+        What is known to stay as it is.
+    saver_of : callable, default=None
+        Returns what saves objects of a kind; None if the kind is unknown. By default
+        torch's kinds and plain containers are known.
+    copies_unknown : bool, default=False
+        Whether `objects` of an unknown kind, and what they hold, are copied.
+    """
+    saver_of = saver_of or saver_of_torch
     empty: list[Any] = []
     undos: list[Undo] = [partial(_clear, empty)]
     seen: dict[int, Any] = {}
     unknown: list[Any] = []
-    pending: list[tuple[Iterable[Any], bool]] = [(objects, True)]
+    pending: list[tuple[Iterable[Any], bool]] = [(objects, copies_unknown)]
     while pending:
-        held, in_estimator = pending.pop()
+        held, copies = pending.pop()
         for one in held:
             kind: Any = type(one)
             if kind in _ATOMS or id(one) in seen or isinstance(one, unchanged):
@@ -63,46 +76,42 @@ def saved(objects: Iterable[Any], unchanged: tuple[type, ...]) -> list[Undo]:
                 empty.append(one)
                 continue
             seen[id(one)] = one
-            save = _saver(kind)
+            save = saver_of(kind)
             if save is None:
-                unknown += [one] * in_estimator
+                unknown += [one] * copies
                 continue
             undo, parts = save(one)
             if undo is not None:
                 undos.append(undo)
             if parts:
-                copies = in_estimator if save is not _of_holder else not _keeps_unknown(kind)
-                pending.append((parts, copies))
+                pending.append((parts, _COPIES.get(save, copies)))
     # last, since what has been saved itself is not to be copied with them
     return undos + [undo for one in unknown for undo in _of_unknown(one, seen)]
 
 
 @lru_cache(maxsize=1024)
-def _saver(kind: type) -> Callable[[Any], Saved] | None:
-    """Return what saves objects of a kind; None if the kind is unknown."""
-    for kinds, save in _SAVERS:
-        if issubclass(kind, kinds):
-            return save
-    # estimators, and what skorch takes for callbacks
-    is_known = any(hasattr(kind, name) for name in ("get_params", "set_params", "fit"))
-    return _of_holder if is_known else None
+def saver_of_torch(kind: type) -> Saver | None:
+    """Return what saves objects of torch's kinds, arrays, generators and plain containers."""
+    return next((save for kinds, save in _SAVERS if issubclass(kind, kinds)), None)
 
 
-@lru_cache(maxsize=1024)
-def _keeps_unknown(kind: type) -> bool:
-    return issubclass(kind, _KEEP_UNKNOWN)
-
-
-def _of_nothing(one: Any) -> Saved:
+def of_nothing(one: Any) -> Saved:
+    """Save nothing of an object."""
     return None, ()
 
 
-def _of_holder(one: Any) -> Saved:
+def of_holder(one: Any) -> Saved:
+    """Save the attributes of an object, and leave those of an unknown kind alone."""
     attributes = dict(getattr(one, "__dict__", ()))
     held = list(attributes.values())
     if isinstance(one, nn.Module) and not isinstance(attributes.get("_parameters"), dict):
         held += [*one.parameters(), *one.buffers()]  # scripted ones keep them elsewhere
     return partial(_put_back_holder, one, type(one), attributes), held
+
+
+def of_copied_holder(one: Any) -> Saved:
+    """Save the attributes of an object, and copies of those of an unknown kind."""
+    return of_holder(one)
 
 
 def _put_back_holder(one: Any, kind: type, attributes: dict[str, Any]) -> None:
@@ -133,10 +142,6 @@ def _put_back_items(items: dict[Any, Any], saved: dict[Any, Any]) -> None:
 def _of_list(items: list[Any]) -> Saved:
     saved = list(items)
     return partial(list.__setitem__, items, slice(None), saved), saved
-
-
-def _of_history(rows: list[Any]) -> Saved:
-    return _of_list(rows)[0], ()  # as many as there were epochs; nobody writes into old ones
 
 
 def _of_tuple(items: tuple[Any, ...]) -> Saved:
@@ -259,15 +264,12 @@ _ATOMS = frozenset(
     | {types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType}
 )
 
-# their attributes of unknown kind are no arrays that they change in place, but loggers, datasets,
-# accelerators, the immutable memory
-_KEEP_UNKNOWN = (NeuralNet, Callback, nn.Module, Optimizer, LRScheduler)
+_COPIES: dict[Saver, bool] = {of_holder: False, of_copied_holder: True}
 
-_SAVERS: tuple[tuple[Any, Callable[[Any], Saved]], ...] = (
-    ((type, FrozenEstimator, torch.utils.data.Dataset), _of_nothing),
+_SAVERS: tuple[tuple[Any, Saver], ...] = (
+    ((type, torch.utils.data.Dataset), of_nothing),
     (Tensor, _of_tensor),
     (np.ndarray, _of_array),
-    (History, _of_history),
     (dict, _of_dict),
     (list, _of_list),
     (tuple, _of_tuple),
@@ -276,5 +278,5 @@ _SAVERS: tuple[tuple[Any, Callable[[Any], Saved]], ...] = (
     (np.random.RandomState, _of_random_state),
     (np.random.Generator, _of_numpy_generator),
     (torch.Generator, _of_generator),
-    ((*_KEEP_UNKNOWN, ValidSplit, BaseCrossValidator, BaseShuffleSplit), _of_holder),
+    ((nn.Module, Optimizer, LRScheduler), of_holder),
 )

@@ -82,7 +82,7 @@ def test_the_numerics_know_torch_alone(name):
     for path in [PACKAGE / "tensors.py", *(PACKAGE / name).rglob("*.py")]:
         outside = {module.split(".")[0] for level, module, _ in imports(path) if level == 0}
         assert outside - sys.stdlib_module_names <= known, path
-        assert set(imported_rooms(path)) <= {"tensors", "curvature"} - {name}, path
+        assert set(imported_rooms(path)) <= {"tensors", "snapshot", "curvature"} - {name}, path
 
 
 def test_files_of_one_room_import_each_other_without_a_circle():

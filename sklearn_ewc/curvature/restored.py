@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-_NESTS = (dict, list, tuple)
+from ..snapshot import saved
 
 
 @contextmanager
@@ -20,80 +19,25 @@ def restored(module: nn.Module) -> Iterator[None]:
     attributes, such as the `weight` of weight_norm, lose their graph, with which
     they could not be copied.
     """
-    parts = list(module.modules())
-    modes = [part.training for part in parts]
-    contents: list[tuple[Any, Any]] = []
-    empty: list[Any] = []
-    seen: set[int] = set()
-    for part in parts:
-        _note_contents(vars(part), contents, empty, seen)
-    values = [(tensor, tensor.clone()) for _, content in contents for tensor in _states(content)]
+    for part in module.modules():
+        attributes = vars(part)
+        attributes.update({name: _without_graph(value) for name, value in attributes.items()})
+    undos = saved([module], unchanged=(nn.Parameter,))
     try:
         yield
     finally:
-        for container, content in contents:
-            _give_back(container, content)
-        for container in filter(None, empty):
-            container.clear()
-        for part, training in zip(parts, modes, strict=True):
-            if part.training != training:
-                part.training = training
-        with torch.no_grad():
-            for tensor, value in values:
-                if not torch.equal(tensor, value):
-                    tensor.copy_(value)
-
-
-def _note_contents(
-    value: Any, contents: list[tuple[Any, Any]], empty: list[Any], seen: set[int]
-) -> None:
-    """Note (container, its elements) for every dict and list in a nest of them and tuples.
-
-    Those that are empty, as most of a module's are, are noted apart.
-    """
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if not isinstance(value, tuple):
-        contents.append((value, _copied(value)))
-    for element in _elements(value):
-        if isinstance(element, _NESTS):
-            if element:
-                _note_contents(element, contents, empty, seen)
-            else:
-                empty.append(element)
-
-
-def _elements(container: Any) -> Any:
-    return container.values() if isinstance(container, dict) else container
-
-
-def _copied(container: Any) -> Any:
-    if isinstance(container, dict):
-        return dict(zip(container, map(_without_graph, container.values()), strict=True))
-    return list(map(_without_graph, container))
+        for undo in undos:
+            undo()
 
 
 def _without_graph(value: Any) -> Any:
-    if isinstance(value, Tensor) and not value.is_leaf:
-        return value.detach()
-    return tuple(map(_without_graph, value)) if type(value) is tuple else value
-
-
-def _states(content: Any) -> list[Tensor]:
-    return [
-        element
-        for element in _elements(content)
-        if isinstance(element, Tensor) and not isinstance(element, nn.Parameter)
-    ]
-
-
-def _give_back(container: Any, content: Any) -> None:
-    """Restore what a container held, which it holds all the time if that is interrupted."""
-    if isinstance(container, list):
-        container[:] = content
-        return
-    container.update(content)
-    if len(container) > len(content):
-        for key in container.keys() - content.keys():
-            del container[key]
+    """Return a tensor detached, and a container of such the same, its elements exchanged."""
+    if isinstance(value, Tensor):
+        return value if value.is_leaf else value.detach()
+    if isinstance(value, list):
+        value[:] = map(_without_graph, value)
+    elif isinstance(value, dict) and value:
+        value.update({key: _without_graph(element) for key, element in value.items()})
+    elif type(value) is tuple:
+        return tuple(map(_without_graph, value))
+    return value

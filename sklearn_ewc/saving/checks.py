@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
 
 from ..memory import Memory
+
+_OF_PARAMETERS = re.compile(r"^(centre|remainder|tasks\.\d+\.anchor)\.")
 
 
 def check_memory(memory: Memory, params: Mapping[str, Tensor]) -> None:
@@ -30,13 +33,28 @@ def check_memory(memory: Memory, params: Mapping[str, Tensor]) -> None:
         check_plain(task.curvature.state_dict(), f"tasks.{k}.curvature.", dtypes)
 
 
+def check_memory_outline(tensors: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where tensors of a memory's file are not of their parameters' shapes.
+
+    What the tensors of a curvature must be is for its kind to check.
+    """
+    for full_name, value in tensors.items():
+        name = _OF_PARAMETERS.sub("", full_name)
+        if name != full_name and name in params and value.shape != params[name].shape:
+            shapes = f"{tuple(value.shape)}, the estimator's {tuple(params[name].shape)}"
+            raise ValueError(f"{full_name} has shape {shapes}")
+
+
 def check_tensors(
     tensors: Mapping[str, Any],
     like: Mapping[str, Any],
     prefix: str = "",
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Raise ValueError where tensors differ from others in shape or dtype, or are not finite."""
+    """Raise ValueError where tensors differ from others in shape or dtype, or are not finite.
+
+    Those of the meta device, which stand for what is not read yet, have no numbers.
+    """
     for name, value in tensors.items():
         expected = like[name]
         if not isinstance(expected, Tensor):  # what a module's get_extra_state gave
@@ -48,7 +66,7 @@ def check_tensors(
             shapes = f"{tuple(value.shape)}, the estimator's {tuple(expected.shape)}"
             raise ValueError(f"{prefix}{name} has shape {shapes}")
         # a buffer may hold infinities, a mask for example
-        if not (value.isfinite() | ~expected.isfinite().cpu()).all():
+        if not value.is_meta and not (value.isfinite() | ~expected.isfinite().cpu()).all():
             raise ValueError(f"{prefix}{name} is not finite")
 
 
@@ -60,6 +78,13 @@ def check_plain(tensors: Mapping[str, Any], prefix: str, dtypes: set[torch.dtype
         if value.dtype not in dtypes:
             expected = " or ".join(sorted(map(str, dtypes)))
             raise ValueError(f"{prefix}{name} has dtype {value.dtype}, not {expected}")
+
+
+def check_distinct(tensors: Iterable[Tensor]) -> None:
+    """Raise ValueError where one tensor stands for several, each of which may be copied."""
+    listed = list(tensors)
+    if len({id(tensor) for tensor in listed}) < len(listed):
+        raise ValueError("it has one tensor in several places")
 
 
 def check_state(state: Any, module: nn.Module) -> None:
@@ -95,18 +120,26 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
             if not all(math.isfinite(number) for number in _numbers(value)):
                 raise ValueError(f"its {name} is not finite")
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    own_kind = type(optimizer).__module__.startswith("torch.optim.")
+    own_kind = is_torch_s_own(optimizer)
+    if own_kind:
+        states = [value for values in state["state"].values() for value in values.values()]
+        check_distinct(tensor for value in states for tensor in _tensors_in(value))
     for index, values in state["state"].items():
         if index not in range(len(params)):
             raise ValueError(f"it has a state for parameter {index!r}, of {len(params)}")
         for name, value in values.items():
             for tensor in _tensors_in(value):
-                if not tensor.isfinite().all():
-                    raise ValueError(f"{name} of parameter {index} is not finite")
                 shape, known = tensor.shape, params[index].shape
                 if own_kind and not isinstance(optimizer, LBFGS) and not _fits(shape, known):
                     shapes = f"{tuple(shape)}, the parameter {tuple(known)}"
                     raise ValueError(f"{name} of parameter {index} has shape {shapes}")
+                if not tensor.is_meta and not tensor.isfinite().all():
+                    raise ValueError(f"{name} of parameter {index} is not finite")
+
+
+def is_torch_s_own(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer is one of torch, whose states are known."""
+    return type(optimizer).__module__.startswith("torch.optim.")
 
 
 def _fits(shape: torch.Size, known: torch.Size) -> bool:

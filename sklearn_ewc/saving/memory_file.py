@@ -6,9 +6,8 @@ import hashlib
 import io
 import json
 import math
-import zipfile
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -17,9 +16,13 @@ from ..curvature import KINDS, Curvature
 from ..memory import Memory, Task
 from ..memory.quadratic import Quadratic
 from ..tensors import Tensors
+from .checks import check_distinct, check_plain
 from .facts import Facts
+from .safetensors_file import safetensors_load
+from .torch_file import torch_load
 
 FORMAT, VERSION = "sklearn_ewc memory", "2"
+_DTYPES = {torch.float32, torch.float64}
 
 
 def memory_to_bytes(memory: Memory, facts: Facts, use_safetensors: bool = False) -> bytes:
@@ -95,30 +98,48 @@ def packed(
 
 
 def memory_from_bytes(data: bytes, use_safetensors: bool = False) -> tuple[Memory, Facts]:
-    """Return the memory and the facts in a file of :func:`memory_to_bytes`.
+    """Return the memory and the facts in a file of :func:`memory_to_bytes`."""
+    return memory_from_file(io.BytesIO(data), use_safetensors)
+
+
+def memory_from_file(
+    file: BinaryIO,
+    use_safetensors: bool = False,
+    check: Callable[[Facts, Tensors], None] = lambda facts, tensors: None,
+) -> tuple[Memory, Facts]:
+    """Return the memory and the facts in a file, judged before its numbers are read.
 
     Raises
     ------
     ValueError
-        If the file is of another format or version, damaged, or does not add up.
+        If the file is of another format or version, damaged, does not add up, or
+        if `check` refuses its facts and tensors, which are then on the meta device.
     """
+
+    def judge(metadata: Any, tensors: Tensors) -> None:
+        if metadata.get("format") != FORMAT:
+            raise ValueError("it does not hold a memory")
+        if (version := metadata["version"]) != VERSION:
+            raise ValueError(
+                f"it has version {version} of the format, this library reads {VERSION}"
+            )
+        check_plain(tensors, "", _DTYPES)
+        check_distinct(tensors.values())
+        check(Facts.from_json(json.loads(metadata["numbers"])["facts"]), tensors)
+
     if use_safetensors:
-        tensors = safetensors_load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.get("__metadata__", {})
+        metadata, tensors = safetensors_load(file, judge)
     else:
-        content = torch_load(data, weights_only=True)
-        is_ours = isinstance(content, dict) and content.keys() == {"metadata", "tensors"}
-        metadata, tensors = content.values() if is_ours else ({}, {})
-    if metadata.get("format") != FORMAT:
-        raise ValueError("it does not hold a memory")
-    if metadata["version"] != VERSION:
-        raise ValueError(
-            f"it has version {metadata['version']} of the format, this library reads {VERSION}"
-        )
+        content = torch_load(file, lambda content: judge(*_halves(content)), ties=False)
+        metadata, tensors = _halves(content)
     if metadata["sha256"] != _checksum(tensors, metadata["numbers"]):
         raise ValueError("it is damaged, its content does not fit its checksum")
     return _memory(dict(tensors), **json.loads(metadata["numbers"]))
+
+
+def _halves(content: Any) -> tuple[Any, Any]:
+    is_ours = isinstance(content, dict) and content.keys() == {"metadata", "tensors"}
+    return (content["metadata"], content["tensors"]) if is_ours else ({}, {})
 
 
 def _memory(
@@ -163,25 +184,3 @@ def _checksum(tensors: Tensors, numbers: str) -> str:
         checksum.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         checksum.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return checksum.hexdigest()
-
-
-def safetensors_load(data: bytes) -> Tensors:
-    """Return the tensors of a safetensors file."""
-    from safetensors.torch import load
-
-    return load(data)
-
-
-def torch_load(data: bytes, **kwargs: Any) -> Any:
-    """Return the content of a torch file whose records' checksums are right."""
-    # torch skips the checksums of the archive, and takes a record marked as a folder for
-    # one of any content: it gets to see records that zipfile has checked, written anew
-    checked = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(checked, "w") as anew:
-        names = archive.namelist()
-        if len(set(names)) < len(names):
-            raise ValueError("it is damaged, a record is there twice")
-        for name in names:
-            anew.writestr(name, archive.read(name))
-    checked.seek(0)
-    return torch.load(checked, **{"map_location": "cpu", **kwargs})

@@ -15,6 +15,8 @@ from torch.optim import LBFGS, Optimizer
 from ..memory import Memory
 
 _OF_PARAMETERS = re.compile(r"^(centre|remainder|tasks\.\d+\.anchor)\.")
+# what the schedulers of torch add to the groups of an optimizer
+_OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 
 
 def check_memory(memory: Memory, params: Mapping[str, Tensor]) -> None:
@@ -114,9 +116,11 @@ def check_optimizer_state(state: Any, optimizer: Optimizer) -> None:
     if [group["params"] for group in groups] != [group["params"] for group in expected]:
         raise ValueError("its groups of parameters are not the estimator's")
     for group, own in zip(groups, expected, strict=True):
-        if unexpected := sorted(group.keys() - own.keys()):
+        if unexpected := sorted(group.keys() - own.keys() - _OF_SCHEDULERS):
             raise ValueError(f"its options {unexpected} are of another optimizer")
         for name, value in group.items():
+            if name in _OF_SCHEDULERS - own.keys() and type(value) not in (int, float):
+                raise ValueError(f"its {name} is {value!r}, no number")
             if not all(math.isfinite(number) for number in _numbers(value)):
                 raise ValueError(f"its {name} is not finite")
     params = [p for group in optimizer.param_groups for p in group["params"]]

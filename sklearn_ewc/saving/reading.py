@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 from skorch.utils import _check_f_arguments
-from torch import nn
+from torch import Tensor, nn
 
+from ..data.checks import TORCH_DTYPES
 from ..memory import Memory
 from ..rollback import all_or_nothing
 from ..tensors import Tensors
@@ -48,7 +50,9 @@ def load_params(
     """Load what :meth:`save_params` saved, all of it or, if anything does not fit, nothing.
 
     With `f_memory`, an estimator that was never fitted initialises itself; it
-    must have the settings of the one that was saved.
+    must have the settings of the one that was saved. One that was initialised
+    but has seen no data takes the dtype of the file, float64 for example, from
+    `f_memory` or `f_params`.
 
     Names, shapes, dtypes and finiteness are checked before anything changes,
     names and shapes before the numbers are read. No code from a file is run,
@@ -113,6 +117,8 @@ def _check_outline(net: Any, facts: Facts, tensors: Tensors) -> None:
     """Raise ValueError where a memory that is not read yet is not one of the estimator."""
     if not net.initialized_:
         return
+    if not _has_seen_data(net):
+        _take_dtype(net, np.dtype(facts.dtype_))
     facts.check(Facts.of(net))
     check_memory_outline(tensors, dict(net.bare_module_.named_parameters()))
 
@@ -155,6 +161,8 @@ def _read_state(net: Any, part: Any, file: Any, use_safetensors: bool) -> Any:
     is_module = isinstance(part, nn.Module)
 
     def check(state: Any) -> None:
+        if part is net.module_ and not _has_seen_data(net):
+            _take_dtype(net, _dtype_of(state))
         (check_state if is_module else check_optimizer_state)(state, part)
 
     if use_safetensors:
@@ -164,6 +172,25 @@ def _read_state(net: Any, part: Any, file: Any, use_safetensors: bool) -> Any:
         state = torch_load(file, check, ties=is_module or not is_torch_s_own(part), **options)
     check(state)
     return state
+
+
+def _has_seen_data(net: Any) -> bool:
+    return net.n_tasks_ > 0 or net.targets_.n_outputs is not None
+
+
+def _dtype_of(state: Any) -> Any:
+    """Return the one dtype of a state's floating tensors, as numpy's; None if there is none."""
+    values = state.values() if isinstance(state, Mapping) else ()
+    dtypes = {v.dtype for v in values if isinstance(v, Tensor) and v.is_floating_point()}
+    known = [own for own, dtype in TORCH_DTYPES.items() if dtypes == {dtype}]
+    return known[0] if known else None
+
+
+def _take_dtype(net: Any, dtype: Any) -> None:
+    """Turn a net into one of another dtype: its own is no more than a default."""
+    if dtype is not None and dtype != net.dtype_:
+        net.bare_module_.to(TORCH_DTYPES[dtype])
+        net.dtype_ = dtype
 
 
 @contextmanager

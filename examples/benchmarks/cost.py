@@ -2,7 +2,7 @@
 
 Every ratio is a median over interleaved runs of one process, in process CPU
 time, on one thread. Nets: A 1-100-100-100-100-1, B 784-400-400-10, C
-10-100-100-1, D a small convolution.
+10-100-100-1, D a small convolution on 16×16 images, E a wider one on 28×28.
 
 Run: python examples/benchmarks/cost.py [--output examples/benchmarks/cost]
 writes cost.json and cost.png
@@ -54,12 +54,18 @@ def mlp(name):
     return MLP(n_features, n_outputs, hidden), torch.randn(2000, n_features), n_outputs
 
 
-def convolution():
-    """Return net D and 2,000 random images for it."""
+def convolution(name):
+    """Return net D or E and 2,000 random images for it."""
+    size, (first, second) = {"D": (16, (8, 16)), "E": (28, (16, 32))}[name]
     module = nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU(), nn.Flatten()
-    ).append(nn.Linear(16 * 6 * 6, 10))
-    return module, torch.randn(2000, 1, 16, 16), 10
+        nn.Conv2d(1, first, 3, stride=1 if name == "D" else 2),
+        nn.ReLU(),
+        nn.Conv2d(first, second, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(second * 6 * 6, 10),
+    )
+    return module, torch.randn(2000, 1, size, size), 10
 
 
 def ratios(candidates, baseline, repeats):
@@ -138,11 +144,13 @@ def sum_over_tasks(tasks, params):
 def fisher_costs():
     """Return the cost of the Fisher of 2,000 samples over one forward and backward of them."""
     costs = {}
-    cases = [("A", "exact"), ("A", "empirical"), ("C", "exact"), ("C", "empirical")]
-    for name, kind in [*cases, ("B", "exact"), ("D", "empirical")]:
-        module, X, n_outputs = convolution() if name == "D" else mlp(name)
+    cases = [(name, kind, BATCH) for name in "AC" for kind in ("exact", "empirical")]
+    cases += [("B", "exact", BATCH), ("D", "empirical", BATCH), ("E", "empirical", BATCH)]
+    cases += [("A", "exact", 256), ("A", "empirical", 256), ("E", "empirical", 256)]
+    for name, kind, size in cases:
+        module, X, n_outputs = convolution(name) if name in "DE" else mlp(name)
         y, criterion = torch.randn(len(X), n_outputs), nn.MSELoss()
-        batches = [(X[i : i + BATCH], y[i : i + BATCH]) for i in range(0, len(X), BATCH)]
+        batches = [(X[i : i + size], y[i : i + size]) for i in range(0, len(X), size)]
 
         def forward_and_backward(module=module, batches=batches, criterion=criterion):
             for inputs, targets in batches:
@@ -152,7 +160,7 @@ def fisher_costs():
         def ours(module=module, batches=batches, criterion=criterion, kind=kind):
             diagonal_fisher(module, criterion, batches, kind)
 
-        costs[f"{name}, {kind}"] = ratios(
+        costs[f"{name}, {kind}, {size}"] = ratios(
             {"ours": lambda ours=ours: ours}, forward_and_backward, 15
         )["ours"]
     return costs
@@ -185,6 +193,18 @@ def task_costs():
 
         costs[name] = ratios({"ours": ours}, raw, repeats=9)["ours"]
     return costs
+
+
+def epoch_cost():
+    """Return the cost of a full-batch epoch of net A under a penalty over one without."""
+    X, y = torch.randn(250, 1).numpy(), torch.randn(250, 1).numpy()
+    settings = {"hidden_layer_sizes": SHAPES["A"][2], "batch_size": -1, "max_epochs": 300}
+    fitted = EWCRegressor(**settings).fit(X, y)
+
+    def learn(ewc_lambda):
+        return partial(copy.deepcopy(fitted).set_params(ewc_lambda=ewc_lambda).partial_fit, X, y)
+
+    return ratios({"with": lambda: learn(3.0)}, lambda: learn(0.0)(), repeats=9)["with"]
 
 
 def bytes_per_task(store_tasks):
@@ -254,6 +274,7 @@ def main():
         "step, penalty of K tasks / none": steps,
         "Fisher of 2,000 samples / forward + backward": fisher_costs(),
         "one task through partial_fit / raw loop without penalty": task_costs(),
+        "a full-batch epoch with penalty / without": epoch_cost(),
         "bytes per task and parameter, tasks stored": bytes_per_task(True),
         "bytes per task and parameter, sums only": bytes_per_task(False),
         "peak MB of a Fisher pass over 1,000,000 x 20": float(
@@ -267,7 +288,7 @@ def main():
         shown = value if isinstance(value, dict) else {"": value}
         print(name)
         for case, figure in shown.items():
-            print(f"  {case or 'all':<14} {figure:.2f}")
+            print(f"  {case or 'all':<18} {figure:.2f}")
     with open(f"{arguments.output}.json", "w") as file:
         json.dump(figures, file, indent=2)
     draw(steps).savefig(f"{arguments.output}.png", dpi=110)

@@ -51,14 +51,18 @@ class Penalty:
     @torch.no_grad()
     def value(self) -> Tensor:
         """Return the penalty."""
-        return self.ewc_lambda * self._value()
+        return self._factor * self._value()
 
     @torch.no_grad()
     def amount(self) -> float:
         """Return the penalty as a number, which λ may take beyond what the dtype holds."""
         if self.ewc_lambda == 0 or not self.params:
             return 0.0
-        return self.ewc_lambda * float(self._value())
+        return self._factor * float(self._value())
+
+    @property
+    def _factor(self) -> float:
+        return self.ewc_lambda * self.quadratic.unit
 
     def _value(self) -> Tensor:
         return self.quadratic.value_and_gradient(self.params.values(), self._scratch)[0]
@@ -77,7 +81,7 @@ class Penalty:
             return
         way = self.quadratic.distance(self.params)
         dtype = max((value.dtype for value in way.values()), key=lambda dtype: dtype.itemsize)
-        factor = min(self.ewc_lambda, torch.finfo(dtype).max)
+        factor = min(self._factor, torch.finfo(dtype).max)
         self.quadratic.curvature.add_times(gradients, way, factor)
 
     def can_pull(self, optimizer: Optimizer) -> bool:
@@ -108,7 +112,7 @@ class _Pull:
         self.params = [p for p, _ in held]
         self.centre = [penalty.quadratic.centre[name] for _, name in held]
         self.resolvent = penalty.quadratic.curvature.resolvent(
-            [name for _, name in held], self.ewc_lambda * self.rates.reach
+            [name for _, name in held], penalty._factor * self.rates.reach
         )
         self.n_taken = self.n_due = 0
 

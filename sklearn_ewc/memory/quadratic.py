@@ -25,13 +25,15 @@ class Quadratic:
 
     `centre` is c in the dtype of the parameters; `remainder`, in float64, what
     that rounding leaves over, so that c keeps its digits where training moves by
-    less than they are worth. `curvature` is S, in float64.
+    less than they are worth. `curvature` is S, in float64. All of it is in units of
+    `unit`, which is 1 but where the dtype of the parameters could not hold S.
     """
 
     centre: Tensors
     remainder: Tensors
     curvature: Curvature
     constant: float = 0.0
+    unit: float = 1.0
 
     @classmethod
     def zero(cls) -> Quadratic:
@@ -112,10 +114,19 @@ class Quadratic:
         dtypes = {value.dtype for value in self.centre.values()}
         dtype = max(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32)
         exact = not any(bool(value.any()) for value in self.remainder.values())
-        working = self.to(dtype=dtype)
-        return Quadratic(
-            working.centre, {} if exact else working.remainder, working.curvature, self.constant
-        )
+        unit = self._unit_for(dtype)
+        working = self.scaled(1 / unit).to(dtype=dtype)
+        remainder = {} if exact else working.remainder
+        return Quadratic(working.centre, remainder, working.curvature, working.constant, unit)
+
+    def _unit_for(self, dtype: torch.dtype) -> float:
+        """Return a power of two, by which no digit is lost, that brings S within a dtype."""
+        values = self.curvature.diagonal().values()
+        largest = max((float(value.max()) for value in values if value.numel()), default=0.0)
+        limit = math.sqrt(torch.finfo(dtype).max)
+        if largest == 0 or 1 / limit < largest < limit:
+            return 1.0
+        return 2.0 ** round(math.log2(largest))
 
     def distance(self, params: Mapping[str, Tensor]) -> Tensors:
         """Return θ − c, for those parameters that `params` has, without a graph."""
@@ -151,7 +162,8 @@ class Quadratic:
         missing = [name for name in self.centre if name not in params]
         if missing:
             raise ValueError(f"params lacks parameters that the memory holds: {missing}")
-        return _QuadraticForm.apply(self, *(params[name] for name in self.centre))
+        form = _QuadraticForm.apply(self, *(params[name] for name in self.centre))
+        return form if self.unit == 1 else form * self.unit
 
     @cached_property
     def _centre(self) -> Tensor:

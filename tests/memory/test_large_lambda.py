@@ -121,3 +121,20 @@ def test_a_task_learned_twice_changes_nothing_at_large_lambda(tasks):
     first = net.memory_.tasks[0].stiffness().diagonal()
     for name, value in stiffness.items():
         torch.testing.assert_close(value, 4 * first[name], rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty_step", ["proximal", "gradient"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weight", [1e-50, 1e-30, 1e30, 1e50])
+def test_a_task_weight_beyond_the_dtype_is_made_up_for_by_lambda(
+    tasks, weight, dtype, penalty_step
+):
+    ends = []
+    for scale in (1.0, weight):
+        net = quick(ewc_lambda=3.0 / scale, penalty_step=penalty_step)
+        for X, y in tasks[:3]:
+            net.partial_fit(X.astype(dtype), y.astype(dtype), task_weight=scale)
+        ends.append(parameters(net))
+        assert np.isfinite(net.history[:, "penalty"]).all()
+        assert net.history[-1, "penalty"] > 0
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)

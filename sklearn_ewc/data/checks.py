@@ -76,9 +76,9 @@ def checked_data(
 
     Parameters
     ----------
-    estimator : estimator
+    estimator : EWCNet
         Gets ``n_features_in_`` and ``feature_names_in_`` from the first task, is
-        held to them afterwards.
+        held to them afterwards; its ``targets_kind`` says what y may be.
     X, y, sample_weight : what ``fit`` takes
     dtype : numpy dtype or None
         That of the module; None before there is one: the data's own decides.
@@ -100,9 +100,7 @@ def checked_data(
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
     with naming("y"):
-        y = check_array(
-            _on_host(y), ensure_2d=False, dtype=dtype, input_name="y", estimator=estimator
-        )
+        y = estimator.targets_kind.checked(_on_host(y), dtype, estimator)
         check_consistent_length(*columns, y)
     if sample_weight is not None:
         with naming("sample_weight"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_array
 from torch import Tensor
 
 
@@ -21,6 +22,8 @@ class Values:
         Whether y has one axis, and predictions are to have one too.
     """
 
+    kind: ClassVar[str] = "values"
+
     n_outputs: int | None = None
     is_flat: bool = True
 
@@ -29,6 +32,11 @@ class Values:
             raise ValueError(f"n_outputs is {self.n_outputs!r}")
         if type(self.is_flat) is not bool:
             raise ValueError(f"is_flat is {self.is_flat!r}")
+
+    @staticmethod
+    def checked(y: Any, dtype: np.dtype, estimator: Any) -> np.ndarray:
+        """Return y as an array of numbers, in the dtype of X."""
+        return check_array(y, ensure_2d=False, dtype=dtype, input_name="y", estimator=estimator)
 
     @classmethod
     def of(cls, y: np.ndarray) -> Values:
@@ -62,3 +70,6 @@ class Values:
         """Return an estimator's tags with what it says of its targets."""
         tags.target_tags.multi_output = True
         return tags
+
+
+TARGETS: dict[str, type[Values]] = {kind.kind: kind for kind in (Values,)}

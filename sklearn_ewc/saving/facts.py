@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data.checks import TORCH_DTYPES
-from ..data.targets import Values
+from ..data.targets import TARGETS, Values
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON knows them."""
-        return asdict(self)
+        return {**asdict(self), "targets_": {"kind": self.targets_.kind, **asdict(self.targets_)}}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Facts:
         """Return what :meth:`to_json` was taken of."""
-        return cls(**{**facts, "targets_": Values(**facts["targets_"])})
+        targets = dict(facts["targets_"])
+        return cls(**{**facts, "targets_": TARGETS[targets.pop("kind")](**targets)})
 
     def check(self, known: Facts) -> None:
         """Raise ValueError where a net that is already built differs."""

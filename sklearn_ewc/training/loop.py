@@ -32,9 +32,10 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     is_random : bool
         Whether the module draws random numbers, and so needs a seed for each step.
     """
-    net._generator = generator = task_generator(net.seed_, net.n_tasks_ + 1)
+    generator = task_generator(net.seed_, net.n_tasks_ + 1)
+    vars(net)["_generator"] = generator  # skorch's signature of get_iterator has no place for it
     batches = net.get_iterator(dataset, training=True)
-    del net._generator
+    del vars(net)["_generator"]
     held_out = None if validation is None else net.get_iterator(validation, training=False)
     of_training: dict[str, Any] = {
         "seeds": generator if is_random else None,

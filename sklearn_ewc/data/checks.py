@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
 )
 from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
+from torch.utils.data import DataLoader, IterableDataset
 
 FLOATS = (np.float64, np.float32)
 TORCH_DTYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64")}
@@ -85,6 +86,11 @@ def checked_data(
     first : bool
         Whether it is the first task.
     """
+    if isinstance(X, IterableDataset | DataLoader):
+        raise TypeError(
+            f"X is a {type(X).__name__}: it must be an array, a dict of arrays, or a torch Dataset "
+            "that can be indexed, whose rows the Fisher sees once more"
+        )
     if is_dataset(X):
         if y is not None or sample_weight is not None:
             raise ValueError("with a torch Dataset as X, y and the weights belong in the dataset")
@@ -190,9 +196,17 @@ def _checked_mapping(X: Mapping[str, Any], dtype: np.dtype | None) -> dict[str, 
             )
     dtype = dtype or _common_dtype(arrays.values())
     return {
-        key: _owned(value.astype(dtype, copy=False) if value.dtype.kind == "f" else value)
+        key: _owned(value.astype(_dtype_for_torch(value, dtype), copy=False))
         for key, value in arrays.items()
     }
+
+
+def _dtype_for_torch(array: np.ndarray, dtype: np.dtype) -> np.dtype:
+    """Return the module's dtype for floats, and for small integers the one that embeddings take."""
+    if array.dtype.kind == "f":
+        return dtype
+    is_small = array.dtype.kind in "iu" and array.dtype.itemsize < 8
+    return np.dtype(np.int64) if is_small else array.dtype
 
 
 def _common_dtype(arrays: Iterable[np.ndarray]) -> np.dtype:

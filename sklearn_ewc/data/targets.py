@@ -56,14 +56,15 @@ class Values:
         return y.unsqueeze(1) if y.ndim == 1 else y
 
     def to_show(self, predicted: np.ndarray) -> np.ndarray:
-        """Return predictions with as many axes as y had."""
+        """Return predictions with as many axes as y had; all columns, if the module has more."""
         if not self.is_flat:
             return predicted
-        if predicted.size != len(predicted):
+        if predicted.ndim > 2:
             raise ValueError(
                 f"X must have as many axes as in fit: predictions have shape {predicted.shape}"
             )
-        return predicted.reshape(-1)
+        is_wider = predicted.size != len(predicted)  # a module with more to say than y has
+        return predicted if is_wider else predicted.reshape(-1)
 
     @staticmethod
     def tag(tags: Tags) -> Tags:

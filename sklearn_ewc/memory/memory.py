@@ -182,6 +182,11 @@ class Memory:
         TypeError
             If it holds anything but tensors.
         """
+        return self._working(self._checked(params))
+
+    def _checked(
+        self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+    ) -> dict[str, Tensor]:
         params = dict(params)
         for name, centre in self.quadratic.centre.items():
             if name not in params:
@@ -193,7 +198,7 @@ class Memory:
                     f"params has shape {tuple(params[name].shape)} at {name!r}, the memory "
                     f"{tuple(centre.shape)}"
                 )
-        return self._working(params)
+        return params
 
     def to(self, device: str | torch.device) -> Memory:
         """Return the same memory with its tensors on another device."""
@@ -217,8 +222,13 @@ class Memory:
         Returns
         -------
         Penalty
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :meth:`penalty`.
         """
-        return Penalty(self._working, dict(params), ewc_lambda)
+        return Penalty(self._working, self._checked(params), ewc_lambda)
 
     @cached_property
     def _working(self) -> Quadratic:

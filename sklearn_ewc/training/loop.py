@@ -98,6 +98,11 @@ def run_single_epoch(
         if losses_are_awaited:  # else no batch waits for its loss to leave the device
             history.record_batch(f"{prefix}_loss", losses[-1].item())
         net.notify("on_batch_end", batch=batch, training=training, **step)
+    if training and not losses:
+        raise ValueError(
+            f"there is no batch to train on: batch_size={net.batch_size!r} with drop_last leaves "
+            "out all samples of the task"
+        )
     _record_losses(net, f"{prefix}_loss", losses, training)
     history.record(f"{prefix}_batch_count", len(losses))
 

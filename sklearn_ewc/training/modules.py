@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from torch import nn
 
 
@@ -45,10 +47,10 @@ class MLP(nn.Sequential):
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
-        if isinstance(hidden_layer_sizes, int):
-            hidden_layer_sizes = (hidden_layer_sizes,)
+        is_one = isinstance(hidden_layer_sizes, int | np.integer)
+        widths: Any = (hidden_layer_sizes,) if is_one else hidden_layer_sizes
         layers: list[nn.Module] = []
-        for width in hidden_layer_sizes:
+        for width in map(int, widths):  # some are numpy's, as from a grid
             layers += [nn.Linear(n_features, width), activation()]
             n_features = width
         layers.append(nn.Linear(n_features, n_outputs))

@@ -3,10 +3,12 @@
 import io
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from sklearn_ewc import EWCRegressor
 
@@ -136,3 +138,77 @@ def test_what_is_no_callback_but_serves_as_one_comes_back_too(tasks):
     with pytest.raises(RuntimeError, match="boom"):
         net.partial_fit(*tasks[1])
     assert duck.losses == before
+
+
+# what would fail later, or without a word
+
+
+def test_a_task_of_which_no_batch_is_left_is_refused_and_undone(tasks):
+    X, y = tasks[0]
+    net = quick(batch_size=32, iterator_train__drop_last=True).partial_fit(X, y)
+    before = parameters(net)
+    with pytest.raises(ValueError, match="no batch to train on: batch_size=32 with drop_last"):
+        net.partial_fit(X[:20], y[:20])
+    assert net.n_tasks_ == 1
+    assert torch.equal(parameters(net), before)
+
+
+class GaussianNLL(nn.Module):
+    """Mean and logarithm of the variance for one target."""
+
+    def forward(self, output, y):
+        mean, log_var = output[:, :1], output[:, 1:]
+        return (log_var + (y - mean) ** 2 / log_var.exp()).mean()
+
+
+def test_a_module_with_more_columns_than_y_predicts_all_of_them(tasks):
+    net = quick(module=nn.Linear(1, 2), criterion=GaussianNLL)
+    assert net.partial_fit(*tasks[0]).predict(tasks[0][0]).shape == (40, 2)
+
+
+@pytest.mark.parametrize("width", [np.int64(4), np.array([4, 3]), (np.int32(4),)], ids=repr)
+def test_widths_may_be_numpys(tasks, width):
+    assert (
+        quick(hidden_layer_sizes=width).partial_fit(*tasks[0]).module_.layers[0].out_features == 4
+    )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "int64"])
+def test_codes_of_any_size_go_into_an_embedding(tasks, dtype):
+    class Sites(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.site, self.out = nn.Embedding(3, 2), nn.Linear(3, 1)
+
+        def forward(self, site, t):
+            return self.out(torch.cat([self.site(site), t], 1))
+
+    X, y = tasks[0]
+    data = {"site": np.arange(len(X), dtype=dtype) % 3, "t": X}
+    assert quick(module=Sites).partial_fit(data, y).predict(data).shape == y.shape
+
+
+def test_a_module_widened_between_tasks_is_refused_by_its_shapes(tasks):
+    net = quick().partial_fit(*tasks[0])
+    net.module_.layers[0], net.module_.layers[2] = (
+        nn.Linear(1, 9).double(),
+        nn.Linear(9, 1).double(),
+    )
+    with pytest.raises(
+        ValueError, match=r"shape \(9, 1\) at 'layers.0.weight', the memory \(8, 1\)"
+    ):
+        net.partial_fit(*tasks[1])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield np.ones(3, "float32"), np.float32(1)
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("X", [Stream(), DataLoader(Stream())], ids=["stream", "loader"])
+def test_streams_are_refused_by_what_x_may_be(X):
+    with pytest.raises(TypeError, match="X is a .*: it must be an array, a dict of arrays, or"):
+        quick().partial_fit(X)

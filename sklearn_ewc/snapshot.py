@@ -12,7 +12,8 @@ import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from operator import attrgetter
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,10 @@ def _of_dict(items: dict[Any, Any]) -> Saved:
 
 
 def _put_back_items(items: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    if len(items) == len(saved) and all(
+        map(is_, chain(items, items.values()), chain(saved, saved.values()))
+    ):
+        return  # as nearly always
     items.update(saved)
     for key in [key for key in items if key not in saved]:
         del items[key]

@@ -541,6 +541,7 @@ def test_what_cannot_be_put_back_is_told_and_all_else_comes_back(module):
     def fail():
         with suppress(RuntimeError), all_or_nothing(stubborn, module):
             module.eval()
+            stubborn["a"] = 2
             raise RuntimeError
 
     with pytest.warns(RuntimeWarning, match="could not be put back after a failure: Stubborn"):

@@ -119,7 +119,7 @@ def curvature_of(
     12.0
     """
     options: Any = {"fisher": fisher, "kind": kind, "reduce": reduce, "generator": generator}
-    return _one_pass(module, criterion, batches, **options, wants_loss=False)[0]
+    return curvature_and_loss(module, criterion, batches, **options, wants_loss=False)[0]
 
 
 def diagonal_fisher(
@@ -162,14 +162,6 @@ def diagonal_fisher(
 
 
 def curvature_and_loss(
-    module: nn.Module, criterion: Criterion, batches: Batches, **options: Any
-) -> tuple[Curvature, float]:
-    """Return what :func:`curvature_of` does, and the mean criterion itself, in one pass."""
-    curvature, loss = _one_pass(module, criterion, batches, **options, wants_loss=True)
-    return curvature, loss
-
-
-def _one_pass(
     module: nn.Module,
     criterion: Criterion,
     batches: Batches,
@@ -178,8 +170,12 @@ def _one_pass(
     kind: str = "diagonal",
     reduce: Reduce | None = None,
     generator: torch.Generator | None = None,
-    wants_loss: bool,
+    wants_loss: bool = True,
 ) -> tuple[Curvature, float]:
+    """Return what :func:`curvature_of` does, and the mean criterion itself, in one pass.
+
+    The criterion is 0 unless `wants_loss`.
+    """
     for argument, value, known in (("fisher", fisher, FISHERS), ("kind", kind, KINDS)):
         if value not in known:
             raise ValueError(f"unknown {argument} {value!r}; known are {_listed(known)}")

@@ -11,7 +11,6 @@ from torch.func import functional_call
 
 from ..curvature.criterion import total_loss
 from ..tensors import Tensors, as_arguments
-from .processes import bare
 
 _FACTOR = 1e3  # far beyond what a penalty, noise or a bad rate do to a loss
 
@@ -53,7 +52,7 @@ def check_loss(
         raise diverged(net, loss)
     if loss <= _FACTOR * max(expected, 1.0):
         return
-    module = bare(net.module_)
+    module = net.bare_module_
     at_start = at_zero = total = 0.0
     with torch.no_grad():
         for X, y, *weight in batches:

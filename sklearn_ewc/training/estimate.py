@@ -12,7 +12,6 @@ from ..curvature import curvature_and_loss
 from ..memory import Task
 from ..tensors import are_finite
 from .divergence import check_loss, diverged
-from .processes import bare
 from .rehearsal import Rehearsal
 from .seeding import task_generator
 from .steps import inputs, targets
@@ -28,14 +27,14 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
     ValueError
         If the Fisher is zero, so that nothing would be remembered.
     """
-    module = bare(net.module_)
+    module = net.bare_module_
     if not are_finite(module.parameters()):
         raise diverged(net, math.nan)
     net._set_training(False)
     curvature, loss = curvature_and_loss(
         module,
         net.criterion_,
-        _batches(net, dataset),
+        _shares(net, dataset),
         fisher=net.fisher,
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
         generator=task_generator(net.seed_, net.n_tasks_ + 1),
@@ -57,10 +56,13 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
 
 
 def _batches(net: Any, dataset: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the batches of a dataset as the criterion takes them; of several processes, a share."""
-    share = net.processes_.share
+    """Yield the batches of a dataset as the criterion takes them."""
     for X, y, *weight in net.get_iterator(dataset, training=False):
         weights = (to_tensor(part, device=net.device) for part in weight)
-        batch = share((inputs(net, X), targets(net, y), *weights))
-        if len(batch[1]):
-            yield batch
+        yield inputs(net, X), targets(net, y), *weights
+
+
+def _shares(net: Any, dataset: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield this process's rows of the batches, but for batches too small to give it some."""
+    shares = map(net.processes_.share, _batches(net, dataset))
+    return (batch for batch in shares if len(batch[1]))

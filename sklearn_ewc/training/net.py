@@ -247,8 +247,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
         self._begin_task(data)
-        penalty = self.memory_.bound(self.bare_module_.named_parameters(), self.ewc_lambda)
         bound = dict(self.bare_module_.named_parameters())
+        penalty = self.memory_.bound(bound, self.ewc_lambda)
         with self.processes_.training(self):
             loop.train(self, train, valid, penalty, rehearsal.is_random)
         check_still_bound(self.bare_module_, bound)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..curvature.criterion import check_shapes, has_curvature, is_mean_over_samples
 from ..data.batches import mean_weight
 from ..tensors import Tensors, call, copied
-from .processes import bare
 from .seeding import draws_random_numbers, seeded, task_seed
 from .steps import inputs, targets
 
@@ -49,7 +48,7 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     if mean_weight(dataset) == 0:
         raise ValueError("sample_weight must be positive for some sample that is trained on")
     X, output, y = _first_batch(net, dataset)
-    if not any(p.requires_grad for p in bare(net.module_).parameters()):
+    if not any(p.requires_grad for p in net.bare_module_.parameters()):
         raise ValueError("module has no parameter with requires_grad=True: nothing can be learned")
     _check_criterion(net, output, y)
     if validation is None:
@@ -57,8 +56,8 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     else:
         _first_batch(net, validation)
     net._set_training(True)
-    is_random = draws_random_numbers(bare(net.module_), X, net.device)
-    module = bare(net.module_)
+    is_random = draws_random_numbers(net.bare_module_, X, net.device)
+    module = net.bare_module_
     state = copied({**dict(module.named_parameters()), **dict(module.named_buffers())})
     return Rehearsal(is_random, float(net.criterion_(output, y)), state)
 
@@ -83,7 +82,7 @@ def _first_batch(net: Any, dataset: Any) -> tuple[Any, Tensor, Tensor]:
     net._set_training(False)
     # a lazy module draws its parameters now
     with seeded(task_seed(net.seed_, 0), net.device), torch.no_grad():
-        output = call(bare(net.module_), X)
+        output = call(net.bare_module_, X)
     if output.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"module returned shape {tuple(output.shape)} for a batch of {len(y)} samples; "

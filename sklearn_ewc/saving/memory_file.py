@@ -97,11 +97,6 @@ def packed(
     return file.getvalue()
 
 
-def memory_from_bytes(data: bytes, use_safetensors: bool = False) -> tuple[Memory, Facts]:
-    """Return the memory and the facts in a file of :func:`memory_to_bytes`."""
-    return memory_from_file(io.BytesIO(data), use_safetensors)
-
-
 def memory_from_file(
     file: BinaryIO,
     use_safetensors: bool = False,

@@ -10,7 +10,7 @@ from sklearn_ewc import Memory, Task
 from sklearn_ewc.data.targets import Values
 from sklearn_ewc.saving.facts import Facts
 from sklearn_ewc.saving.memory_file import (
-    memory_from_bytes,
+    memory_from_file,
     memory_to_bytes,
     packed,
 )
@@ -24,7 +24,7 @@ def test_a_memory_of_many_kinds_survives_its_file():
     part = Task({"b": torch.ones(2)}, {"b": torch.full((2,), 1e38)})
     for memory in (Memory(), Memory(mode="online", gamma=0.1).consolidate(task).consolidate(part)):
         facts = Facts(seed_=2**32 - 1, dtype_="float32", targets_=Values(is_flat=False))
-        loaded, known = memory_from_bytes(memory_to_bytes(memory, facts))
+        loaded, known = memory_from_file(io.BytesIO(memory_to_bytes(memory, facts)))
         assert content(loaded) == content(memory)
         assert list(loaded.quadratic.centre) == list(memory.quadratic.centre)
         assert known == facts

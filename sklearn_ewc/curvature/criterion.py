@@ -78,7 +78,12 @@ def weighted_loss(
     if sample_weight is None:
         return criterion(output, target)
     losses = sample_weight * per_sample_loss(criterion, output, target)
-    return losses.sum() if getattr(criterion, "reduction", None) == "sum" else losses.mean()
+    return losses.sum() if is_sum(criterion) else losses.mean()
+
+
+def is_sum(criterion: Criterion) -> bool:
+    """Tell whether the criterion on a batch is the sum over its samples, and not their mean."""
+    return getattr(criterion, "reduction", None) == "sum"
 
 
 def is_mean_over_samples(criterion: Criterion, output: Tensor, target: Tensor) -> bool:

@@ -35,6 +35,9 @@ class Penalty:
     ----------
     ewc_lambda : float
         λ; may be changed between steps.
+    n_summed : float, default=1.0
+        How many samples' losses the criterion adds up, which the penalty then counts
+        as often: 1 where it is their mean. May be changed between steps.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Penalty:
         self.quadratic = quadratic
         self.params = {name: params[name] for name in quadratic.centre}
         self.ewc_lambda = ewc_lambda
+        self.n_summed = 1.0
         dtypes = {p.dtype for p in self.params.values()}
         self._has_resolvent = len(dtypes) < 2 and quadratic.curvature.resolvent([], 1.0) is not None
         self._scratch = quadratic.scratch()  # a malloc of this size may cost more than the sum
@@ -62,7 +66,7 @@ class Penalty:
 
     @property
     def _factor(self) -> float:
-        return self.ewc_lambda * self.quadratic.unit
+        return self.ewc_lambda * self.n_summed * self.quadratic.unit
 
     def _value(self) -> Tensor:
         return self.quadratic.value_and_gradient(self.params.values(), self._scratch)[0]
@@ -94,7 +98,7 @@ class Penalty:
 
         For an optimizer of which :meth:`can_pull` is true.
         """
-        if not self._pulls or not all(pull.holds(self.ewc_lambda) for pull in self._pulls):
+        if not self._pulls or not all(pull.holds(self._factor) for pull in self._pulls):
             self._pulls = [_Pull(group, self) for group in optimizer.param_groups]
         for pull in self._pulls:
             pull.take(optimizer)
@@ -104,7 +108,7 @@ class _Pull:
     """The proximal steps of one group of parameters, as long as its settings stay."""
 
     def __init__(self, group: dict[str, Any], penalty: Penalty) -> None:
-        self.ewc_lambda = penalty.ewc_lambda
+        self.factor = penalty._factor
         self.rates = GroupRates(group)
         self.trained = [p.requires_grad for p in group["params"]]
         names = {p: name for name, p in penalty.params.items() if p.requires_grad}
@@ -112,14 +116,14 @@ class _Pull:
         self.params = [p for p, _ in held]
         self.centre = [penalty.quadratic.centre[name] for _, name in held]
         self.resolvent = penalty.quadratic.curvature.resolvent(
-            [name for _, name in held], penalty._factor * self.rates.reach
+            [name for _, name in held], self.factor * self.rates.reach
         )
         self.n_taken = self.n_due = 0
 
-    def holds(self, ewc_lambda: float) -> bool:
+    def holds(self, factor: float) -> bool:
         """Tell whether what the step depends on is as it was."""
         return (
-            ewc_lambda == self.ewc_lambda
+            factor == self.factor
             and self.rates.hold()
             and [p.requires_grad for p in self.rates.group["params"]] == self.trained
         )

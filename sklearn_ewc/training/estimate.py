@@ -42,7 +42,7 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
     check_loss(net, loss, rehearsal.loss, rehearsal.state, _batches(net, dataset))
     if net.fisher in ("exact", "sampled") and curvature.trace() == 0:
         raise ValueError(
-            f"the {net.fisher} Fisher of this task is zero: {type(net.criterion_).__name__} has no "
+            f"the {net.fisher} Fisher of this task is zero: {net.criterion_name_} has no "
             "curvature at its residuals; use fisher='empirical'"
         )
     return Task(

@@ -11,6 +11,7 @@ from skorch.dataset import get_len
 from skorch.utils import to_tensor
 from torch import Tensor
 
+from ..curvature.criterion import is_sum
 from ..data.batches import mean_weight
 from ..memory import Penalty
 from .divergence import diverged
@@ -43,16 +44,13 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     }
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
-    with suppress(StoppedEarly), penalised(net, penalty) as with_penalty:
+    with suppress(StoppedEarly), penalised(net, penalty) as step:
         for _ in range(net.max_epochs):
             net.notify("on_epoch_begin", **datasets)
             net.history.record("task", net.n_tasks_ + 1)
-            net.run_single_epoch(
-                batches, True, "train", net.train_step, **of_training, **with_penalty
-            )
+            net.run_single_epoch(batches, True, "train", step, penalty=penalty, **of_training)
             net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
-            penalty.ewc_lambda = net.ewc_lambda
-            net.history.record("penalty", penalty.amount())
+            net.history.record("penalty", _amount(net, penalty))
             net.notify("on_epoch_end", **datasets)
 
 
@@ -64,6 +62,7 @@ def run_single_epoch(
     step_fn: Any,
     seeds: torch.Generator | None = None,
     weight_unit: float | None = None,
+    penalty: Penalty | None = None,
     **fit_params: Any,
 ) -> None:
     """Run skorch's epoch over batches that may carry weights.
@@ -76,12 +75,15 @@ def run_single_epoch(
         Where each step of a module with dropout gets its seed from.
     weight_unit : float, default=None
         The mean weight of the samples.
+    penalty : Penalty, default=None
+        Told of every batch how many losses the criterion adds up in it.
     """
     if iterator is None:
         return
     if net.module_.training != training:
         net._set_training(training)
     losses_are_awaited = is_heard(net, "on_batch_end")
+    adds_up = is_sum(net.criterion_)
     history, losses = net.history, []
     for X, y, *weight in iterator:
         batch = (X, y)
@@ -91,8 +93,10 @@ def run_single_epoch(
         if seeds is not None:
             fit_params["seed"] = draw_seed(seeds)
         net.notify("on_batch_begin", batch=batch, training=training)
-        step = step_fn(batch, **fit_params)
         size = len(X) if isinstance(X, Tensor) else get_len(X)
+        if penalty is not None and adds_up:
+            penalty.n_summed = size
+        step = step_fn(batch, **fit_params)
         history.record_batch(f"{prefix}_batch_size", size)
         losses.append(step["loss"].detach())
         if losses_are_awaited:  # else no batch waits for its loss to leave the device
@@ -105,6 +109,15 @@ def run_single_epoch(
         )
     _record_losses(net, f"{prefix}_loss", losses, training)
     history.record(f"{prefix}_batch_count", len(losses))
+
+
+def _amount(net: Any, penalty: Penalty) -> float:
+    """Return the penalty at the end of an epoch, beside the epoch's mean of the criterion."""
+    penalty.ewc_lambda = net.ewc_lambda
+    if is_sum(net.criterion_):
+        sizes = [row["train_batch_size"] for row in net.history[-1]["batches"]]
+        penalty.n_summed = sum(size * size for size in sizes) / sum(sizes)
+    return penalty.amount()
 
 
 def _record_losses(net: Any, name: str, losses: list[Tensor], training: bool) -> None:

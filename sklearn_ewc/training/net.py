@@ -25,7 +25,7 @@ from ..rollback import all_or_nothing
 from . import loop, steps
 from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
 from .estimate import finished_task
-from .modules import MLP
+from .modules import MLP, FunctionCriterion, is_of_output_and_target
 from .processes import Processes, bare
 from .rehearsal import check_still_bound, rehearse
 from .seeding import base_seed
@@ -323,6 +323,11 @@ class EWCNet(NeuralNet, DeclaresClasses):
         return bare(self.module_)
 
     @property
+    def criterion_name_(self) -> str:
+        """What messages call the criterion."""
+        return getattr(self.criterion_, "__name__", type(self.criterion_).__name__)
+
+    @property
     def processes_(self) -> Processes:
         """The processes that train a task together."""
         return Processes(self.accelerator)
@@ -349,7 +354,12 @@ class EWCNet(NeuralNet, DeclaresClasses):
         return self
 
     def initialized_instance(self, instance_or_cls: Any, kwargs: dict[str, Any]) -> Any:
-        """Build a component as skorch does, but copy an instance that the user passed."""
+        """Build a component as skorch does, but copy an instance that the user passed.
+
+        A criterion may be a function of output and target too, taken as it is.
+        """
+        if instance_or_cls is self.criterion and is_of_output_and_target(instance_or_cls):
+            return FunctionCriterion(copy.deepcopy(instance_or_cls), **kwargs)
         instance = super().initialized_instance(instance_or_cls, kwargs)
         return copy.deepcopy(instance) if instance is instance_or_cls else instance
 

@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..curvature.criterion import check_shapes, has_curvature, is_mean_over_samples
+from ..curvature.criterion import (
+    check_shapes,
+    has_curvature,
+    is_mean_over_samples,
+    total_loss,
+)
 from ..data.batches import mean_weight
 from ..tensors import Tensors, call, copied
 from .seeding import draws_random_numbers, seeded, task_seed
@@ -25,7 +30,7 @@ class Rehearsal:
     is_random : bool
         Whether the module draws random numbers in training.
     loss : float
-        The criterion on the first batch.
+        The mean criterion on the first batch.
     state : dict of str to Tensor
         A copy of the module's parameters and buffers.
     """
@@ -59,7 +64,8 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     is_random = draws_random_numbers(net.bare_module_, X, net.device)
     module = net.bare_module_
     state = copied({**dict(module.named_parameters()), **dict(module.named_buffers())})
-    return Rehearsal(is_random, float(net.criterion_(output, y)), state)
+    loss = float(total_loss(net.criterion_, output, y)) / len(y)
+    return Rehearsal(is_random, loss, state)
 
 
 def check_still_bound(module: nn.Module, params: Mapping[str, Tensor]) -> None:
@@ -94,7 +100,7 @@ def _first_batch(net: Any, dataset: Any) -> tuple[Any, Tensor, Tensor]:
 
 def _check_criterion(net: Any, output: Tensor, y: Tensor) -> None:
     """Raise ValueError where the Fisher of the criterion would mean nothing."""
-    name = type(net.criterion_).__name__
+    name = net.criterion_name_
     if not is_mean_over_samples(net.criterion_, output, y):
         raise ValueError(
             f"{name} of a batch is not the mean over its samples, so there is no Fisher of it"

@@ -6,8 +6,9 @@ Each function replaces the method of :class:`skorch.NeuralNet` of its name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from skorch.utils import TeeGenerator, to_device, to_tensor
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from ..curvature.criterion import weighted_loss
+from ..curvature.criterion import is_sum, weighted_loss
 from ..data.batches import TensorBatches
 from ..data.checks import TORCH_DTYPES
 from ..memory import Penalty
@@ -46,14 +47,14 @@ def get_iterator(net: Any, dataset: Any, training: bool = False) -> Any:
 
 
 @contextmanager
-def penalised(net: Any, penalty: Penalty) -> Iterator[dict[str, Penalty]]:
-    """Yield what :func:`train_step` is to be told of a penalty.
+def penalised(net: Any, penalty: Penalty) -> Iterator[Callable[..., Any]]:
+    """Yield the net's `train_step` under a penalty.
 
-    A `train_step` of a subclass need not know it: then the penalty follows the
-    optimizer's steps, whoever takes them.
+    That of a subclass need not know it: then the penalty follows the optimizer's
+    steps, whoever takes them.
     """
     if type(net).train_step is train_step or _needs_closure(net.optimizer_):
-        yield {"penalty": penalty}
+        yield partial(net.train_step, penalty=penalty)
         return
 
     def before(optimizer: Optimizer, *_: Any) -> None:
@@ -70,7 +71,7 @@ def penalised(net: Any, penalty: Penalty) -> Iterator[dict[str, Penalty]]:
         net.optimizer_.register_step_post_hook(after),
     ]
     try:
-        yield {}
+        yield net.train_step
     finally:
         for handle in handles:
             handle.remove()
@@ -182,7 +183,7 @@ def train_step_single(
             loss = y_pred.sum()  # zero, with a gradient that the other processes wait for
         else:
             loss = _loss(net, y_pred, y, X, training=True, sample_weight=sample_weight)
-            if len(y) < n_samples and getattr(net.criterion_, "reduction", None) != "sum":
+            if len(y) < n_samples and not is_sum(net.criterion_):
                 loss = loss * (len(y) / n_samples)
     return {"loss": processes.backward(loss), "y_pred": y_pred}
 

@@ -101,9 +101,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         ``skorch.dataset.ValidSplit(5)``. None trains on everything.
     callbacks : list, default=None
         skorch callbacks. They are told of the beginning and the end of every
-        task by ``on_train_begin`` and ``on_train_end``. A KeyboardInterrupt from
-        :class:`skorch.callbacks.EarlyStopping` (or a subclass) ends the task; any
-        other is Ctrl-C.
+        task by ``on_train_begin`` and ``on_train_end``. A KeyboardInterrupt that one
+        raises ends the task, which counts as learned; Ctrl-C rolls it back.
     predict_nonlinearity : callable, None or "auto", default="auto"
         As in skorch.
     warm_start : bool, default=False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ from ..curvature.criterion import is_sum
 from ..data.batches import mean_weight
 from ..memory import Penalty
 from .divergence import diverged
+from .interrupts import stoppable
 from .seeding import draw_seed, task_generator
-from .skorch_parts import StoppedEarly, is_heard
+from .skorch_parts import is_heard
 from .steps import penalised
 
 
@@ -44,7 +44,7 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     }
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
-    with suppress(StoppedEarly), penalised(net, penalty) as step:
+    with stoppable(), penalised(net, penalty) as step:
         for _ in range(net.max_epochs):
             net.notify("on_epoch_begin", **datasets)
             net.history.record("task", net.n_tasks_ + 1)

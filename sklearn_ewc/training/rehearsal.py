@@ -18,6 +18,7 @@ from ..curvature.criterion import (
 from ..data.batches import mean_weight
 from ..tensors import Tensors, call, copied
 from .seeding import draws_random_numbers, seeded, task_seed
+from .skorch_parts import nothing_held_out
 from .steps import inputs, targets
 
 
@@ -117,7 +118,4 @@ def _check_monitors(net: Any) -> None:
     for name, callback in net.callbacks_:
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor.startswith("valid_loss"):
-            raise ValueError(
-                f"callback {name} monitors {monitor!r}, but nothing is held out: set "
-                "train_split=skorch.dataset.ValidSplit(5), or monitor='train_loss'"
-            )
+            raise nothing_held_out(name, f"monitors {monitor!r}")

@@ -18,8 +18,9 @@ Parts of a net stand here, each with its reason. Of the methods that
 - ``infer``, ``get_loss``: the dtype of the data is that of the module. For good.
 - ``forward_iter``: small batches are joined, a third of the time of predicting from
   tables. Until skorch has a batch size for predictions.
-- ``notify``: EarlyStopping raises KeyboardInterrupt, which would else be Ctrl-C.
-  Until skorch's stops by something of its own.
+- ``notify``: callbacks end a task by KeyboardInterrupt, which is told from Ctrl-C, see
+  :mod:`~.interrupts`; and who waits for a validation loss that there is not is told.
+  Until skorch's stop by something of their own.
 - ``_zero_grad_optimizer``, ``get_params_for_optimizer``, ``initialize_history``,
   ``_default_callbacks``: the same at less cost, see :mod:`~.steps` and below.
 - ``save_params``, ``load_params``: a file for the memory, whole files, and loading
@@ -37,8 +38,10 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
 from skorch.history import History
+
+from .interrupts import StoppedEarly
 
 _VARIANTS = {"fused", "foreach", "capturable", "differentiable"}
 
@@ -128,20 +131,35 @@ class QuietPrintLog(PrintLog):
             super().on_epoch_end(net, **kwargs)
 
 
-class StoppedEarly(KeyboardInterrupt):
-    """What skorch's EarlyStopping raises, told from Ctrl-C."""
-
-
 def notify(net: Any, method_name: str, **cb_kwargs: Any) -> None:
     """Call a hook of the net and of its callbacks, as skorch does."""
-    getattr(net, method_name)(net, **cb_kwargs)
-    for _, callback in net.callbacks_:
-        try:
-            getattr(callback, method_name)(net, **cb_kwargs)
-        except KeyboardInterrupt as interrupt:
-            if isinstance(callback, EarlyStopping):
-                raise StoppedEarly from interrupt
-            raise
+    for name, listener in listeners(net):
+        call_hook(net, name, listener, method_name, **cb_kwargs)
+
+
+def listeners(net: Any) -> list[tuple[str, Any]]:
+    """Return whose hooks are called, in order: the net itself, then its callbacks."""
+    return [("net", net), *net.callbacks_]
+
+
+def call_hook(net: Any, name: str, listener: Any, hook: str, **cb_kwargs: Any) -> None:
+    """Call one hook, and say what it may have meant by what it raises."""
+    try:
+        getattr(listener, hook)(net, **cb_kwargs)
+    except KeyboardInterrupt as interrupt:
+        raise StoppedEarly from interrupt
+    except KeyError as error:
+        if net.train_split is None and "valid_" in str(error):
+            raise nothing_held_out(name, f"looks for {error}") from error
+        raise
+
+
+def nothing_held_out(name: str, wish: str) -> ValueError:
+    """Return the error that tells of a callback that waits for a validation loss."""
+    return ValueError(
+        f"callback {name} {wish}, but nothing is held out: set "
+        "train_split=skorch.dataset.ValidSplit(5), or let it look at train_loss"
+    )
 
 
 def default_callbacks() -> list[tuple[str, Callback]]:

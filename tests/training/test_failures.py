@@ -1,5 +1,7 @@
 """What a failure leaves behind: nothing."""
 
+import signal
+
 import pytest
 import torch
 from skorch.callbacks import (
@@ -18,6 +20,8 @@ class Fails(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         if len(net.history) == self.epoch:
+            if isinstance(self.error, KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
             raise self.error
 
 

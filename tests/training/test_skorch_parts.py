@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import sklearn
 from sklearn.model_selection import GroupKFold
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from skorch.history import History
 
@@ -151,17 +151,24 @@ def test_metadata_that_fit_has_no_parameter_for_are_not_advertised():
         assert routed.consumes("fit", {"groups", "task"}) == {"task"}
 
 
-def test_early_stopping_ends_a_task_and_ctrl_c_in_its_hook_of_another_callback_does_not(tasks):
-    class Stops(EarlyStopping):
+@pytest.mark.parametrize("key", ["valid_loss", "valid_loss_best"])
+@pytest.mark.parametrize("look", [lambda h, key: h[-1][key], lambda h, key: h[-1, key]])
+def test_a_callback_that_looks_for_a_validation_loss_is_told_that_there_is_none(tasks, key, look):
+    class Looks(Callback):
         def on_epoch_end(self, net, **kwargs):
-            raise KeyboardInterrupt
+            look(net.history, key)
 
-    class Interrupted(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            raise KeyboardInterrupt
-
-    assert len(quick(callbacks=[Stops("train_loss")]).partial_fit(*tasks[0]).history) == 1
-    net = quick(callbacks=[Interrupted()])
-    with pytest.raises(KeyboardInterrupt):
+    net = quick(callbacks=[("mine", Looks())])
+    with pytest.raises(ValueError, match=f"callback mine looks for .*{key}.*train_split"):
         net.partial_fit(*tasks[0])
     assert not net.__sklearn_is_fitted__()
+    assert quick(callbacks=[Looks()], train_split=ValidSplit(4)).partial_fit(*tasks[0]).n_tasks_
+
+
+def test_a_key_that_a_callback_misses_elsewhere_is_its_own_fault(tasks):
+    class Looks(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.history[-1]["loss"]
+
+    with pytest.raises(KeyError, match="loss"):
+        quick(callbacks=[Looks()]).partial_fit(*tasks[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..memory import Memory
 from ..rollback import all_or_nothing
 from . import loop, steps
 from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
+from .ending import end_task
 from .estimate import finished_task
 from .modules import MLP, FunctionCriterion, is_of_output_and_target
 from .processes import Processes, bare
@@ -252,9 +254,9 @@ class EWCNet(NeuralNet, DeclaresClasses):
         with self.processes_.training(self):
             loop.train(self, train, valid, penalty, rehearsal.is_random)
         check_still_bound(self.bare_module_, bound)
-        self.notify("on_train_end", X=data.X, y=data.y)
         memory = replace(self.memory_, **self._memory_settings())
-        self.memory_ = memory.consolidate(finished_task(self, train, task_weight, rehearsal))
+        finished = partial(finished_task, self, train, task_weight, rehearsal)
+        end_task(self, memory, finished, X=data.X, y=data.y)
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
         """Check parameters and data; the first task decides on targets and dtype."""

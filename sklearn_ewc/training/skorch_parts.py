@@ -179,14 +179,15 @@ def is_heard(net: NeuralNet, hook: str) -> bool:
     for a hook, at a cost, or rules out something else. A hook counts wherever it
     comes from: a class, an instance, or an object that is no skorch callback.
     """
-
-    def function(owner: Any) -> Any:
-        method = getattr(owner, hook)
-        return getattr(method, "__func__", method)
-
-    return function(net) is not getattr(NeuralNet, hook) or any(
-        function(callback) is not getattr(Callback, hook) for _, callback in net.callbacks_
+    return function_of(net, hook) is not getattr(NeuralNet, hook) or any(
+        function_of(callback, hook) is not getattr(Callback, hook) for _, callback in net.callbacks_
     )
+
+
+def function_of(listener: Any, hook: str) -> Any:
+    """Return the function behind a hook."""
+    method = getattr(listener, hook)
+    return getattr(method, "__func__", method)
 
 
 def with_fused_adam(optimizer: Any, options: dict[str, Any]) -> dict[str, Any]:

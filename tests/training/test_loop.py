@@ -323,7 +323,7 @@ def test_callbacks_are_told_of_every_task(tasks):
             calls.append(("end", net.n_tasks_, len(X)))
 
     learn(quick(callbacks=[Records()]), tasks[:2])
-    assert calls == [("begin", 0, 40), ("end", 0, 40), ("begin", 1, 40), ("end", 1, 40)]
+    assert calls == [("begin", 0, 40), ("end", 1, 40), ("begin", 1, 40), ("end", 2, 40)]
 
 
 def test_callbacks_can_be_replaced_between_tasks(tasks):

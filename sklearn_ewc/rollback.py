@@ -159,7 +159,12 @@ def _saver_of(kind: type) -> Saver | None:
 
 def _of_history(rows: list[Any]) -> Saved:
     # as many as there were epochs; nobody writes into old ones
-    return partial(list.__setitem__, rows, slice(None), list(rows)), ()
+    return partial(_put_back_history, rows, list(rows), dict(vars(rows))), ()
+
+
+def _put_back_history(rows: list[Any], saved: list[Any], attributes: dict[str, Any]) -> None:
+    list.__setitem__(rows, slice(None), saved)
+    vars(rows).update(attributes)
 
 
 _SAVERS: tuple[tuple[Any, Saver], ...] = (

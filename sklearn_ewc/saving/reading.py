@@ -142,8 +142,7 @@ def _load_history(net: Any, file: Any) -> None:
         known = isinstance(rows, list) and all(isinstance(row["batches"], list) for row in rows)
         if not known:
             raise ValueError("it does not hold the rows of a history")
-    net.initialize_history()
-    net.history.extend(rows)
+        net.history_ = type(net.history)(rows)
 
 
 def _load_states(net: Any, files: Mapping[str, Any], use_safetensors: bool) -> None:

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring
 from ..memory import Memory, Task
 from ..tensors import Tensors, copied
 from .interrupts import stoppable
-from .skorch_parts import call_hook, function_of, listeners
+from .skorch_parts import function_of
 
 _WRITE_NOTHING = {
     kind.on_train_end for kind in (NeuralNet, Callback, Checkpoint, EarlyStopping, EpochScoring)
@@ -45,11 +45,12 @@ def end_task(net: Any, memory: Memory, finished: Callable[[], Task], **data: Any
             net.memory_ = memory.consolidate(finished())
             consolidated = net.memory_, copied(_state(net))
 
-    for name, listener in listeners(net):
+    def before_each(listener: Any) -> None:
         if function_of(listener, "on_train_end") not in _WRITE_NOTHING:
             consolidate()
-        with stoppable():
-            call_hook(net, name, listener, "on_train_end", **data)
+
+    with stoppable():
+        net.notify("on_train_end", before_each=before_each, **data)
     consolidate()
 
 

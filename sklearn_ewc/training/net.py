@@ -27,6 +27,7 @@ from . import loop, steps
 from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
 from .ending import end_task
 from .estimate import finished_task
+from .history import TaskHistory
 from .modules import MLP, FunctionCriterion, is_of_output_and_target
 from .processes import Processes, bare
 from .rehearsal import check_still_bound, rehearse
@@ -35,7 +36,6 @@ from .settings import check_not_negative, check_settings
 from .skorch_parts import (
     DeclaresClasses,
     PrivatelyStored,
-    TaskHistory,
     default_callbacks,
     notify,
     with_fused_adam,
@@ -291,18 +291,19 @@ class EWCNet(NeuralNet, DeclaresClasses):
         """Tell the callbacks, so that schedules and best scores start over with the task.
 
         skorch's own would resume: they look back into the history, so they get
-        to see an empty one.
+        to see an empty one. One that a callback loads takes its place.
         """
-        if not self.store_tasks:
-            self.history_.clear()
+        self.history_.begin_task(keeps_rows=self.store_tasks)
         for _, callback in self.callbacks_:
             if isinstance(callback, ScoringBase | PassthroughScoring):
                 callback.initialize()
-        history, self.history_ = self.history_, TaskHistory()
+        history, empty = self.history_, TaskHistory()
+        self.history_ = empty
         try:
             self.notify("on_train_begin", X=data.X, y=data.y)
         finally:
-            self.history_ = history
+            if self.history_ is empty:
+                self.history_ = history
 
     def _memory_settings(self) -> dict[str, Any]:
         return {"store_tasks": self.store_tasks, "mode": self.mode, "gamma": self.gamma}

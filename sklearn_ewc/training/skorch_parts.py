@@ -33,13 +33,13 @@ Parts of a net stand here, each with its reason. Of the methods that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
-from skorch.history import History
 
 from .interrupts import StoppedEarly
 
@@ -76,21 +76,6 @@ class DeclaresClasses:
 
     if "_NeuralNet__metadata_request__partial_fit" in vars(NeuralNet):
         __metadata_request__partial_fit = {"classes": None}
-
-
-class TaskHistory(History):
-    """skorch's history, where a row costs the same after many tasks as after one.
-
-    Replaces the access to single rows: skorch copies the whole list for each, and
-    a net keeps the rows of all tasks. Until skorch does not.
-    """
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, int):
-            return list.__getitem__(self, index)
-        if isinstance(index, tuple) and isinstance(index[0], int):
-            return History([list.__getitem__(self, index[0])])[(0, *index[1:])]
-        return super().__getitem__(index)
 
 
 class EpochMean(PassthroughScoring):
@@ -131,27 +116,24 @@ class QuietPrintLog(PrintLog):
             super().on_epoch_end(net, **kwargs)
 
 
-def notify(net: Any, method_name: str, **cb_kwargs: Any) -> None:
+def notify(
+    net: Any,
+    method_name: str,
+    before_each: Callable[[Any], None] | None = None,
+    **cb_kwargs: Any,
+) -> None:
     """Call a hook of the net and of its callbacks, as skorch does."""
-    for name, listener in listeners(net):
-        call_hook(net, name, listener, method_name, **cb_kwargs)
-
-
-def listeners(net: Any) -> list[tuple[str, Any]]:
-    """Return whose hooks are called, in order: the net itself, then its callbacks."""
-    return [("net", net), *net.callbacks_]
-
-
-def call_hook(net: Any, name: str, listener: Any, hook: str, **cb_kwargs: Any) -> None:
-    """Call one hook, and say what it may have meant by what it raises."""
-    try:
-        getattr(listener, hook)(net, **cb_kwargs)
-    except KeyboardInterrupt as interrupt:
-        raise StoppedEarly from interrupt
-    except KeyError as error:
-        if net.train_split is None and "valid_" in str(error):
-            raise nothing_held_out(name, f"looks for {error}") from error
-        raise
+    for name, listener in [("net", net), *net.callbacks_]:
+        if before_each is not None:
+            before_each(listener)
+        try:
+            getattr(listener, method_name)(net, **cb_kwargs)
+        except KeyboardInterrupt as interrupt:
+            raise StoppedEarly from interrupt
+        except KeyError as error:
+            if net.train_split is None and "valid_" in str(error):
+                raise nothing_held_out(name, f"looks for {error}") from error
+            raise
 
 
 def nothing_held_out(name: str, wish: str) -> ValueError:

@@ -138,7 +138,7 @@ def test_the_nets_own_hook_finds_the_task_in_the_memory(tasks):
 
 def test_a_keyboard_interrupt_at_the_end_costs_no_task(tasks):
     writer = Pickles()
-    net = quick(callbacks=[Stops(), writer]).partial_fit(*tasks[0])
+    net = quick(callbacks=[writer, Stops()]).partial_fit(*tasks[0])
     assert net.n_tasks_ == pickle.loads(writer.pickled_).n_tasks_ == 1
 
 

@@ -1,0 +1,67 @@
+"""The history of a net that learns task after task: what of it is kept, and for how long."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from skorch.history import History
+
+
+class TaskHistory(History):
+    """skorch's history, which can let go of what belongs to earlier tasks.
+
+    Rows that were let go still count: ``len`` and positions are those of all
+    epochs, as callbacks that act at an epoch expect. A row costs the same after
+    many tasks as after one, where skorch's copies the whole list for each.
+
+    Parameters
+    ----------
+    rows : iterable of dict, default=()
+        A row per epoch, from that on which the first of them tells by its "epoch".
+
+    Attributes
+    ----------
+    n_let_go : int
+        Number of rows that were let go.
+    """
+
+    n_let_go = 0
+
+    def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
+        super().__init__(rows)
+        first = self[0].get("epoch", 1) if self else 1
+        if not (type(first) is int and 0 < first < sys.maxsize):
+            raise ValueError(f"the first epoch is {first!r}")
+        self.n_let_go = first - 1
+
+    def __len__(self) -> int:
+        return self.n_let_go + super().__len__()
+
+    def __getitem__(self, index: Any) -> Any:
+        epoch, *rest = index if isinstance(index, tuple) else (index,)
+        if isinstance(epoch, int):
+            row = self._row(range(len(self))[epoch])
+            return History([row])[(0, *rest)] if rest else row
+        if isinstance(epoch, slice):
+            kept = (number for number in range(len(self))[epoch] if number >= self.n_let_go)
+            rows = History(map(self._row, kept))
+            return rows[(slice(None), *rest)] if rest else rows.to_list()
+        return super().__getitem__(index)
+
+    def _row(self, number: int) -> dict[str, Any]:
+        if number < self.n_let_go:
+            raise IndexError(f"row {number} is of an earlier task, whose rows are not kept")
+        return list.__getitem__(self, number - self.n_let_go)
+
+    def begin_task(self, keeps_rows: bool) -> None:
+        """Let go of the batches of the task before, and of all its rows unless they are kept."""
+        if not keeps_rows:
+            self.n_let_go = len(self)
+            self.clear()
+        for position in reversed(range(super().__len__())):
+            row = list.__getitem__(self, position)
+            if not row["batches"]:
+                return
+            self[position] = {**row, "batches": []}  # the row itself may be put back

@@ -14,6 +14,7 @@ from skorch.utils import to_numpy
 from .data.checks import checked_inputs
 from .data.targets import Values
 from .training import EWCNet
+from .training.units import check_scale_is_known
 
 
 class EWCRegressor(EWCNet, NeuralNetRegressor):
@@ -80,7 +81,16 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         that read or clip gradients, get this in any case. Both have the same
         minimum.
     criterion : class or instance of torch.nn.Module, default=torch.nn.MSELoss
-        The loss; a mean over samples.
+        The loss, a mean or a sum over samples; also a function of output and target.
+    normalize_y : bool or "auto", default="auto"
+        Train on targets that are centred and scaled, per output, to the mean and the
+        standard deviation of the first task's, so that a y of any scale is learned
+        with the same `lr`. What it is trained on is not seen: predictions, scores and
+        `history` are in the units of y, and `ewc_lambda` has no units. "auto": for
+        MSELoss, L1Loss, SmoothL1Loss and HuberLoss, whose thresholds are then in units
+        of the scale; not where `beta` or `delta` is set, which is meant in units of y,
+        and not for other criteria. True: for one's own criterion of the residual, whose
+        values in `history` are then those of scaled targets.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.Adam
         A new one for every task, so that the momentum of one does not push the
         next. Adam runs in its fused variant, faster and the same up to rounding,
@@ -211,11 +221,19 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             One-dimensional if the y of the first task was.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If nothing was learned or loaded; also if parameters were loaded without
+            the memory, which knows the scale of y.
         """
         check_is_fitted(self)
+        check_scale_is_known(self)
         X = checked_inputs(self, X, self.dtype_)
         nonlinearity = self._get_predict_nonlinearity()
-        outputs = [nonlinearity(output) for output in self.forward_iter(X)]
+        restored = map(self.targets_.restored, self.forward_iter(X))
+        outputs = [nonlinearity(output) for output in restored]
         return self.targets_.to_show(to_numpy(torch.cat(outputs)))
 
     def _get_predict_nonlinearity(self) -> Any:

@@ -10,6 +10,11 @@ def quick(**kwargs):
     return EWCRegressor(**options)
 
 
+def unscaled(**kwargs):
+    """A quick net that trains on y as it is."""
+    return quick(**{"normalize_y": False, **kwargs})
+
+
 def parameters(net):
     return torch.cat([p.detach().flatten() for p in net.module_.parameters()])
 

@@ -46,7 +46,7 @@ def check_shapes(criterion: Criterion, output: Tensor, target: Tensor) -> None:
 
 def per_sample_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
     """Return the loss of each sample alone, shape (n_samples,)."""
-    losses = _unreduced_loss(criterion, output, target)
+    losses = unreduced_loss(criterion, output, target)
     if losses is None:
         return _each_alone(criterion, output, target)
     losses = losses.reshape(len(output), -1)
@@ -143,7 +143,7 @@ def has_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
 def _is_elementwise(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
     if isinstance(criterion, ELEMENTWISE):
         return True
-    losses = _unreduced_loss(criterion, output, target)
+    losses = unreduced_loss(criterion, output, target)
     return losses is not None and losses.shape == output.shape
 
 
@@ -157,7 +157,7 @@ def _each_alone(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
         return torch.stack([alone(*pair) for pair in zip(output, target, strict=True)])
 
 
-def _unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor | None:
+def unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor | None:
     """Return the loss before its reduction, None if the criterion cannot tell."""
     if getattr(criterion, "reduction", None) not in ("mean", "sum"):
         return None

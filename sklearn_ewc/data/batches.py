@@ -168,6 +168,22 @@ def mean_weight(dataset: Any) -> float | None:
     return sum(float(dataset[row][2]) for row in range(len(dataset))) / len(dataset)
 
 
+def targets_and_weights(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return all targets of a dataset and, if the rows carry them, their weights."""
+    found = whole_tensors(dataset)
+    if found is None:
+        rows = [dataset[row][1:] for row in range(len(dataset))]
+        parts = [
+            np.stack([np.asarray(part) for part in column]) for column in zip(*rows, strict=True)
+        ]
+    else:
+        tensors, chosen = found
+        parts = [
+            np.asarray(part.cpu() if chosen is None else part.cpu()[chosen]) for part in tensors[1:]
+        ]
+    return parts[0], parts[1] if len(parts) > 1 else None
+
+
 def whole_tensors(dataset: Any) -> tuple[tuple[Any, ...], Tensor | None] | None:
     """Return the tensors behind a dataset and which of their rows it has.
 

@@ -61,7 +61,7 @@ class TaskHistory(History):
             self.n_let_go = len(self)
             self.clear()
         for position in reversed(range(super().__len__())):
-            row = list.__getitem__(self, position)
+            row: dict[str, Any] = list.__getitem__(self, position)
             if not row["batches"]:
                 return
             self[position] = {**row, "batches": []}  # the row itself may be put back

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from .divergence import diverged
 from .interrupts import stoppable
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
-from .steps import penalised
+from .steps import penalised, targets
+from .units import has_several_units, loss_in_units, unit_of_loss
 
 
 def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: bool) -> None:
@@ -83,10 +83,13 @@ def run_single_epoch(
     if net.module_.training != training:
         net._set_training(training)
     losses_are_awaited = is_heard(net, "on_batch_end")
-    adds_up = is_sum(net.criterion_)
-    history, losses = net.history, []
+    adds_up, is_scaled = is_sum(net.criterion_), net.targets_.scale is not None
+    shows_units, unit = has_several_units(net), unit_of_loss(net)
+    history, losses, shown = net.history, [], []
     for X, y, *weight in iterator:
-        batch = (X, y)
+        batch = trained = (X, y)
+        if is_scaled:
+            trained = (X, targets(net, y))
         if weight:
             weights = to_tensor(weight[0], device=net.device)
             fit_params["sample_weight"] = weights / (weight_unit or 1.0)
@@ -96,18 +99,24 @@ def run_single_epoch(
         size = len(X) if isinstance(X, Tensor) else get_len(X)
         if penalty is not None and adds_up:
             penalty.n_summed = size
-        step = step_fn(batch, **fit_params)
+        step = step_fn(trained, **fit_params)
         history.record_batch(f"{prefix}_batch_size", size)
         losses.append(step["loss"].detach())
+        if shows_units:
+            weights = fit_params.get("sample_weight")
+            shown.append(loss_in_units(net, step["y_pred"], trained[1], weights, training))
         if losses_are_awaited:  # else no batch waits for its loss to leave the device
-            history.record_batch(f"{prefix}_loss", losses[-1].item())
+            loss = shown[-1].item() if shows_units else losses[-1].item() * unit
+            history.record_batch(f"{prefix}_loss", loss)
         net.notify("on_batch_end", batch=batch, training=training, **step)
     if training and not losses:
         raise ValueError(
             f"there is no batch to train on: batch_size={net.batch_size!r} with drop_last leaves "
             "out all samples of the task"
         )
-    _record_losses(net, f"{prefix}_loss", losses, training)
+    if training:
+        _check_finite(net, losses)
+    _record_losses(net, f"{prefix}_loss", shown or losses, 1.0 if shows_units else unit)
     history.record(f"{prefix}_batch_count", len(losses))
 
 
@@ -115,15 +124,20 @@ def _amount(net: Any, penalty: Penalty) -> float:
     """Return the penalty at the end of an epoch, beside the epoch's mean of the criterion."""
     penalty.ewc_lambda = net.ewc_lambda
     if is_sum(net.criterion_):
-        sizes = [row["train_batch_size"] for row in net.history[-1]["batches"]]
+        rows = net.history[-1]["batches"]
+        sizes = [row["train_batch_size"] for row in rows if "train_batch_size" in row]
         penalty.n_summed = sum(size * size for size in sizes) / sum(sizes)
-    return penalty.amount()
+    return penalty.amount() * unit_of_loss(net)
 
 
-def _record_losses(net: Any, name: str, losses: list[Tensor], training: bool) -> None:
+def _check_finite(net: Any, losses: list[Tensor]) -> None:
+    values = torch.stack(losses)
+    if not values.isfinite().all():
+        raise diverged(net, float(values[~values.isfinite()][0]))
+
+
+def _record_losses(net: Any, name: str, losses: list[Tensor], unit: float) -> None:
     values = torch.stack(losses).tolist() if losses else []
-    if training and not all(map(math.isfinite, values)):
-        raise diverged(net, next(value for value in values if not math.isfinite(value)))
     rows = net.history[-1]["batches"]
     for row, value in zip(rows[len(rows) - len(values) :], values, strict=True):
-        row[name] = value
+        row[name] = value * unit

@@ -40,6 +40,7 @@ from .skorch_parts import (
     notify,
     with_fused_adam,
 )
+from .units import with_scale
 
 
 class EWCNet(NeuralNet, DeclaresClasses):
@@ -92,6 +93,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         gamma: float = 1.0,
         penalty_step: str = "proximal",
         criterion: Any = torch.nn.MSELoss,
+        normalize_y: bool | str = "auto",
         optimizer: Any = torch.optim.Adam,
         lr: float = 1e-3,
         max_epochs: int = 200,
@@ -141,6 +143,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self.mode = mode
         self.gamma = gamma
         self.penalty_step = penalty_step
+        self.normalize_y = normalize_y
         self.accelerator = accelerator
         self.random_state = random_state
 
@@ -188,6 +191,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
                 self.initialize_history()
             else:
                 self.initialize()
+                self.targets_ = with_scale(self, tasks[0])
             for one in tasks:
                 self._learn_task(one)
         return self
@@ -225,6 +229,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
             data = self._checked(X, y, sample_weight, first=first)
             if not built:
                 self.initialize()
+            if first:
+                self.targets_ = with_scale(self, data)
             self._learn_task(data, task_weight)
         return self
 

@@ -30,6 +30,8 @@ def check_settings(net: Any) -> None:
         if not (isinstance(value, str) and value in known):
             listed = ", ".join(map(repr, known))
             raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+    if not (isinstance(net.normalize_y, bool) or net.normalize_y == "auto"):
+        raise ValueError(f"normalize_y must be True, False or 'auto', got {net.normalize_y!r}")
     _check_training_settings(net)
 
 

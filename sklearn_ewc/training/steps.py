@@ -174,7 +174,7 @@ def train_step_single(
     X, y = unpack_data(batch)
     n_samples = len(y)
     if processes.accelerator is not None:
-        X, y = processes.share(inputs(net, X)), processes.share(targets(net, y))
+        X, y = processes.share(inputs(net, X)), processes.share(_shaped(net, y))
         sample_weight = None if sample_weight is None else processes.share(sample_weight)
     seeding = nullcontext() if seed is None else seeded(processes.seed(seed), net.device)
     with seeding, processes.precision():
@@ -217,7 +217,7 @@ def get_loss(
     sample_weight: Tensor | None = None,
 ) -> Tensor:
     """Return the criterion on a batch, without penalty."""
-    return weighted_loss(net.criterion_, y_pred, targets(net, y_true), sample_weight)
+    return weighted_loss(net.criterion_, y_pred, _shaped(net, y_true), sample_weight)
 
 
 def forward_iter(net: Any, X: Any, training: bool = False, device: Any = "cpu") -> Iterator[Tensor]:
@@ -233,8 +233,13 @@ def inputs(net: Any, X: Any) -> Any:
 
 
 def targets(net: Any, y: Any) -> Tensor:
-    """Return a batch of targets as the criterion takes them."""
+    """Return a batch of a user's targets as they are trained on."""
     return net.targets_.to_train_on(_placed(net, y))
+
+
+def _shaped(net: Any, y: Any) -> Tensor:
+    """Return a batch of targets that are trained on as the criterion takes them."""
+    return net.targets_.shaped(_placed(net, y))
 
 
 def _placed(net: Any, data: Any) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ..helpers import learn, parameters, quick
+from ..helpers import learn, parameters, quick, unscaled
 
 LAMBDAS = [0.0, 1.0, 1e3, 1e6, 1e9, 1e12]
 
@@ -45,7 +45,7 @@ def test_with_smooth_activations_old_predictions_converge_to_unchanged(tasks, op
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
 def test_every_parameter_with_importance_converges_to_its_old_value(tasks, optimizer, activation):
-    net = quick(
+    net = unscaled(
         module__activation=activation, optimizer=optimizer, ewc_lambda=1e12, damping=0.0, lr=0.01
     )
     learn(net, tasks[:2])
@@ -104,7 +104,7 @@ def test_a_linear_net_learns_targets_of_every_unit_by_sgd(tasks, scale):
     options = {"module": nn.Linear, "optimizer": torch.optim.SGD, "lr": 0.05, "max_epochs": 60}
     moved = []
     for ewc_lambda in (0.0, 1e12):
-        net = quick(ewc_lambda=ewc_lambda, **options).partial_fit(*scaled[0])
+        net = unscaled(ewc_lambda=ewc_lambda, **options).partial_fit(*scaled[0])
         before = parameters(net)
         assert parameters(net.partial_fit(*scaled[1])).isfinite().all()
         moved.append(float((parameters(net) - before).abs().max()) / scale)

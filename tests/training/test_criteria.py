@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from sklearn_ewc import EWCRegressor
 
-from ..helpers import learn, parameters, quick
+from ..helpers import learn, parameters, quick, unscaled
 
 # sums over samples
 
@@ -75,7 +75,7 @@ def test_lambda_means_the_same_for_a_train_step_of_ones_own(tasks):
 
 def test_the_penalty_recorded_is_that_of_the_epochs_mean_batch(tasks):
     X, y = tasks[1]
-    net = learn(quick(criterion__reduction="sum", batch_size=7), tasks[:1])
+    net = learn(unscaled(criterion__reduction="sum", batch_size=7), tasks[:1])
     held = net.memory_
     net.partial_fit(X, y)
     penalty = float(held.penalty(dict(net.module_.named_parameters())).detach())
@@ -115,8 +115,8 @@ def test_a_function_of_output_and_target_is_a_criterion(tasks, criterion):
 
 def test_a_function_trains_like_the_module_of_its_formula(tasks):
     options = {"lr": 0.01, "ewc_lambda": 10.0}
-    function = learn(quick(criterion=functional.mse_loss, **options), tasks[:2])
-    module = learn(quick(criterion=nn.MSELoss, **options), tasks[:2])
+    function = learn(unscaled(criterion=functional.mse_loss, **options), tasks[:2])
+    module = learn(unscaled(criterion=nn.MSELoss, **options), tasks[:2])
     np.testing.assert_allclose(parameters(function), parameters(module), rtol=1e-6)
 
 
@@ -125,15 +125,15 @@ def test_a_function_trains_like_the_module_of_its_formula(tasks):
 )
 def test_a_function_takes_parameters(tasks, given):
     options = {"criterion": functional.huber_loss, "lr": 0.01, **given}
-    function = learn(quick(**options), tasks[:1])
-    module = learn(quick(criterion=nn.HuberLoss, criterion__delta=0.1, lr=0.01), tasks[:1])
+    function = learn(unscaled(**options), tasks[:1])
+    module = learn(unscaled(criterion=nn.HuberLoss, criterion__delta=0.1, lr=0.01), tasks[:1])
     np.testing.assert_allclose(parameters(function), parameters(module), rtol=1e-6)
 
 
 def test_a_function_that_is_told_to_add_up_does(tasks):
     options = {"lr": 0.01, "ewc_lambda": 10.0, "criterion__reduction": "sum"}
-    function = learn(quick(criterion=functional.mse_loss, **options), tasks[:2])
-    module = learn(quick(criterion=nn.MSELoss, **options), tasks[:2])
+    function = learn(unscaled(criterion=functional.mse_loss, **options), tasks[:2])
+    module = learn(unscaled(criterion=nn.MSELoss, **options), tasks[:2])
     np.testing.assert_allclose(parameters(function), parameters(module), rtol=1e-6)
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from sklearn_ewc import MLP, EWCRegressor
 
 from .. import reference
-from ..helpers import learn, parameters, parameters_of, quick
+from ..helpers import learn, parameters, parameters_of, quick, unscaled
 
 # the penalty in training
 
@@ -35,7 +35,7 @@ def test_without_lambda_it_is_the_plain_skorch_net_bit_for_bit(tasks, optimizer)
         options["optimizer__fused"] = True
     if optimizer is torch.optim.LBFGS:
         options["optimizer__line_search_fn"] = "strong_wolfe"
-    ours = quick(module=module, ewc_lambda=0.0, optimizer=optimizer, **options)
+    ours = unscaled(module=module, ewc_lambda=0.0, optimizer=optimizer, **options)
     plain = NeuralNetRegressor(
         copy.deepcopy(module), optimizer=optimizer, train_split=None, verbose=0, **options
     ).initialize()
@@ -62,6 +62,7 @@ def test_two_tasks_equal_the_seeds_algorithm(tasks):
         module,
         fisher="batch",
         damping=0.0,
+        normalize_y=False,
         penalty_step="gradient",
         batch_size=-1,
         lr=lr,
@@ -119,7 +120,7 @@ def test_two_tasks_equal_the_seeds_algorithm(tasks):
 def test_every_optimizer_finds_the_minimum_of_loss_and_penalty(options):
     rng = np.random.RandomState(0)
     tasks = [(rng.randn(30, 3), rng.randn(30)) for _ in range(2)]
-    net = quick(module=nn.Linear, ewc_lambda=2.0, damping=0.1, batch_size=-1, **options)
+    net = unscaled(module=nn.Linear, ewc_lambda=2.0, damping=0.1, batch_size=-1, **options)
     learn(net, tasks)
     X, y = (torch.as_tensor(part) for part in tasks[1])
     residual = net.module_(X).squeeze(1) - y
@@ -219,7 +220,7 @@ def test_history_spans_all_tasks_and_every_epoch_knows_its_own(tasks):
 
 
 def test_train_loss_is_the_criterion_and_penalty_is_lambda_times_the_memorys(tasks):
-    net = learn(quick(ewc_lambda=10.0, batch_size=-1), tasks[:1])
+    net = learn(unscaled(ewc_lambda=10.0, batch_size=-1), tasks[:1])
     X, y = tasks[1]
     before, memory = np.mean((net.predict(X) - y) ** 2), net.memory_
     net.set_params(max_epochs=1).partial_fit(X, y)
@@ -386,7 +387,7 @@ def test_one_row_beyond_all_others_is_no_divergence(tasks):
 
 
 def test_a_task_keeps_its_size_and_the_criterion_at_its_end(tasks):
-    net, sums = quick(), quick(store_tasks=False)
+    net, sums = unscaled(), unscaled(store_tasks=False)
     for X, y in tasks[:3]:
         net.partial_fit(X, y)
         sums.partial_fit(X, y)
@@ -433,6 +434,7 @@ def test_a_train_step_of_ones_own_goes_down_the_penalty_too(tasks, optimizer, pe
         "optimizer": optimizer,
         "penalty_step": penalty_step,
         "lr": 1e-2,
+        "normalize_y": False,
     }
     moved, large = {}, 1e5 if penalty_step == "proximal" else 50.0
     for ewc_lambda in (0.0, large):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sklearn_ewc import MLP, EWCRegressor, Memory
 
-from ..helpers import learn, parameters, parameters_of, quick
+from ..helpers import learn, parameters, parameters_of, quick, unscaled
 
 # modules
 
@@ -123,11 +123,11 @@ def test_weights_reach_the_validation_loss(tasks):
 def test_weights_are_means_over_the_part_of_the_task_that_they_are_in(tasks, part):
     X, y = tasks[0]
     split = ValidSplit(4)
-    net = quick(train_split=split, ewc_lambda=10.0, batch_size=-1)
+    net = unscaled(train_split=split, ewc_lambda=10.0, batch_size=-1)
     train, valid = (part.indices for part in split(net.get_dataset(X, y)))
     weight = np.ones(len(y))
     weight[train if part == "training" else valid] = 100.0
-    expected = quick(train_split=split, ewc_lambda=10.0, batch_size=-1)
+    expected = unscaled(train_split=split, ewc_lambda=10.0, batch_size=-1)
     for X, y in tasks[:2]:
         net.partial_fit(X, y, sample_weight=weight)
         expected.partial_fit(X, y, sample_weight=np.ones(len(y)))
@@ -200,9 +200,9 @@ def test_methods_that_skorchs_users_override_keep_the_penalty(tasks):
 
 def test_a_net_initialized_by_hand_takes_saved_parameters(tasks, tmp_path):
     X, y = (part.astype(np.float32) for part in tasks[0])
-    net = quick().fit(X, y)
+    net = unscaled().fit(X, y)
     net.save_params(f_params=tmp_path / "params")
-    by_hand = quick(module__n_features=1, module__n_outputs=1).initialize()
+    by_hand = unscaled(module__n_features=1, module__n_outputs=1).initialize()
     by_hand.load_params(f_params=tmp_path / "params")
     np.testing.assert_array_equal(by_hand.predict(X), net.predict(X))
     before = parameters(by_hand).clone()
@@ -225,7 +225,7 @@ def test_online_a_task_is_learned_under_the_running_fisher_at_the_last_anchor(ta
 
 
 def test_predictions_equal_those_of_skorchs_batches(tasks):
-    net = quick(batch_size=7).partial_fit(*tasks[0])
+    net = unscaled(batch_size=7).partial_fit(*tasks[0])
     X = tasks[1][0]
     batches = list(NeuralNet.forward_iter(net, X))
     assert len(batches) == -(-len(X) // 7)
@@ -251,8 +251,8 @@ def test_a_datasets_own_collation_is_used(tasks):
     X, y = tasks[0]
     own = {"iterator_train__collate_fn": doubled, "iterator_valid__collate_fn": doubled}
     options = {"iterator_train__shuffle": False, "batch_size": 16}
-    net = quick(**own, **options).fit(X, y)
-    torch.testing.assert_close(parameters(net), parameters(quick(**options).fit(2 * X, 2 * y)))
+    net = unscaled(**own, **options).fit(X, y)
+    torch.testing.assert_close(parameters(net), parameters(unscaled(**options).fit(2 * X, 2 * y)))
 
 
 def test_a_lazy_module_is_seeded():

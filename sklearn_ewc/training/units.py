@@ -1,0 +1,88 @@
+"""Targets of any scale: when they are scaled to be trained on, and losses in their own units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
+
+from ..curvature.criterion import is_sum, unreduced_loss
+from ..data.batches import targets_and_weights
+from ..data.checks import TaskData
+
+# criteria of the residual alone, and the power of its unit that they grow with, if their
+# threshold does too
+_POWERS: dict[type, int] = {nn.MSELoss: 2, nn.L1Loss: 1, nn.SmoothL1Loss: 1, nn.HuberLoss: 2}
+
+
+def with_scale(net: Any, first: TaskData) -> Any:
+    """Return the net's targets as those of the first task scale them, if they are to be scaled."""
+    if not scales_targets(net):
+        return net.targets_
+    if first.y is None:
+        return net.targets_.scaled_to(*targets_and_weights(first.X))
+    return net.targets_.scaled_to(first.y, first.sample_weight)
+
+
+def scales_targets(net: Any) -> bool:
+    """Tell whether a net scales its targets.
+
+    By itself where it changes nothing but the units of the criterion: for one of the
+    residual alone, without a threshold in the units of y.
+    """
+    if net.normalize_y != "auto":
+        return bool(net.normalize_y)
+    criterion = _bare(net.criterion_)
+    thresholds = (getattr(criterion, name, 1.0) for name in ("beta", "delta"))
+    return type(criterion) in _POWERS and all(one == 1.0 for one in thresholds)
+
+
+def check_scale_is_known(net: Any) -> None:
+    """Raise NotFittedError if a module's outputs are in a scale that no task has told."""
+    if net.n_tasks_ == 0 and net.targets_.scale is None and scales_targets(net):
+        raise NotFittedError(
+            f"this {type(net).__name__} has learned no task, so the scale of y is not known: load "
+            "f_memory beside f_params, or set normalize_y=False for parameters that were learned "
+            "in the units of y"
+        )
+
+
+def unit_of_loss(net: Any) -> float:
+    """Return the mean over the outputs of what a loss of 1 is in the units of y."""
+    scale, power = net.targets_.scale, _POWERS.get(type(_bare(net.criterion_)))
+    if scale is None or power is None:
+        return 1.0
+    return sum(one**power for one in scale) / len(scale)
+
+
+def has_several_units(net: Any) -> bool:
+    """Tell whether losses of single outputs differ in their units."""
+    return len(set(net.targets_.scale or ())) > 1 and type(_bare(net.criterion_)) in _POWERS
+
+
+@torch.no_grad()
+def loss_in_units(
+    net: Any, output: Tensor, target: Tensor, sample_weight: Tensor | None, is_shared: bool
+) -> Tensor:
+    """Return the criterion on a batch, each output in its own units.
+
+    `output` is that of this process's rows alone where they are shared out.
+    """
+    criterion, n_samples = _bare(net.criterion_), len(target)
+    if is_shared:
+        target = net.processes_.share(target)
+        sample_weight = None if sample_weight is None else net.processes_.share(sample_weight)
+    losses: Any = unreduced_loss(criterion, output.double(), target.double())
+    losses = losses.flatten(1)
+    scale = torch.tensor(net.targets_.scale, dtype=losses.dtype, device=losses.device)
+    losses = losses * scale ** _POWERS[type(criterion)]
+    if sample_weight is not None:
+        losses = losses * sample_weight[:, None]
+    total = net.processes_.summed(losses.sum()) if is_shared else losses.sum()
+    return total if is_sum(criterion) else total / (n_samples * losses.shape[1])
+
+
+def _bare(criterion: Any) -> Any:
+    return getattr(criterion, "_orig_mod", criterion)

@@ -24,6 +24,7 @@ from ..data.tasks import split_by_task
 from ..memory import Memory
 from ..rollback import all_or_nothing
 from . import loop, steps
+from .buffers import at_rest, set_training
 from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
 from .ending import end_task
 from .estimate import finished_task
@@ -70,6 +71,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
     run_single_epoch = loop.run_single_epoch
     train_step = steps.train_step
     train_step_single = steps.train_step_single
+    _set_training = set_training
     _zero_grad_optimizer = steps._zero_grad_optimizer
     validation_step = steps.validation_step
     forward_iter = steps.forward_iter
@@ -92,6 +94,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         mode: str = "offline",
         gamma: float = 1.0,
         penalty_step: str = "proximal",
+        remember_buffers: bool = True,
         criterion: Any = torch.nn.MSELoss,
         normalize_y: bool | str = "auto",
         optimizer: Any = torch.optim.Adam,
@@ -144,6 +147,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self.gamma = gamma
         self.penalty_step = penalty_step
         self.normalize_y = normalize_y
+        self.remember_buffers = remember_buffers
         self.accelerator = accelerator
         self.random_state = random_state
 
@@ -257,7 +261,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self._begin_task(data)
         bound = dict(self.bare_module_.named_parameters())
         penalty = self.memory_.bound(bound, self.ewc_lambda)
-        with self.processes_.training(self):
+        with self.processes_.training(self), at_rest(self, rehearsal.at_rest):
             loop.train(self, train, valid, penalty, rehearsal.is_random)
         check_still_bound(self.bare_module_, bound)
         memory = replace(self.memory_, **self._memory_settings())
@@ -340,6 +344,12 @@ class EWCNet(NeuralNet, DeclaresClasses):
     def processes_(self) -> Processes:
         """The processes that train a task together."""
         return Processes(self.accelerator)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return skorch's state; a copy made in mid-task is in no task."""
+        state = super().__getstate__()
+        state.pop("_at_rest", None)
+        return state
 
     # building
 

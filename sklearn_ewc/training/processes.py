@@ -74,6 +74,13 @@ class Processes:
         rows = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         return mapped(data, lambda part: part[rows])
 
+    def share_sizes(self, n_rows: int) -> list[int]:
+        """Return how many rows the shares of a batch have, in any process, the largest first."""
+        if self.accelerator is None:
+            return [n_rows]
+        n = self.accelerator.num_processes
+        return sorted({-(-n_rows // n), max(n_rows // n, 1)}, reverse=True)
+
     def summed(self, tensors: Any) -> Any:
         """Return a tensor, or those of a dict, summed over the processes."""
         return tensors if self.accelerator is None else self.accelerator.reduce(tensors, "sum")

@@ -15,6 +15,9 @@ Parts of a net stand here, each with its reason. Of the methods that
   ``evaluation_step``, ``get_loss``: batches carry weights, and losses leave the
   device once an epoch. Until skorch passes on a third part of a batch.
 - ``train_step``: the penalty. For good.
+- ``_set_training``: layers whose running statistics old tasks rely on stay in
+  evaluation while a task is trained, and ``__getstate__``: not in a copy of the net
+  that is made meanwhile. For good.
 - ``infer``, ``get_loss``: the dtype of the data is that of the module. For good.
 - ``forward_iter``: small batches are joined, a third of the time of predicting from
   tables. Until skorch has a batch size for predictions.

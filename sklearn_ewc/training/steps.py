@@ -23,6 +23,7 @@ from ..data.batches import TensorBatches
 from ..data.checks import TORCH_DTYPES
 from ..memory import Penalty
 from ..tensors import joined, mapped
+from .buffers import is_set_to_train
 from .seeding import seeded
 from .skorch_parts import is_heard
 
@@ -168,7 +169,7 @@ def train_step_single(
 
     The loss is that of the whole batch, `y_pred` that of the share.
     """
-    if not net.module_.training:  # a callback has predicted in between
+    if not is_set_to_train(net):  # a callback has predicted in between
         net._set_training(True)
     processes = net.processes_
     X, y = unpack_data(batch)

@@ -456,3 +456,23 @@ def test_cross_validation_shares_nothing_between_folds(table):
     net = quick(module=module)
     scores = [cross_val_score(net, X, y, cv=3) for _ in range(2)]
     np.testing.assert_array_equal(*scores)
+
+
+# a search for λ
+
+
+def test_a_search_for_lambda_that_knows_no_tasks_is_warned(table):
+    X, y, task = table
+    for net in (quick(max_epochs=1), make_pipeline(StandardScaler(), quick(max_epochs=1))):
+        name = next(name for name in net.get_params() if name.endswith("ewc_lambda"))
+        search = GridSearchCV(net, {name: [0.0, 1.0]}, cv=2)
+        with pytest.warns(UserWarning, match="one task, on which ewc_lambda has no effect"):
+            search.fit(X, y)
+        search.fit(X, y, **{name.removesuffix("ewc_lambda") + "task": task})
+
+
+def test_one_task_after_another_is_no_search_for_lambda(tasks):
+    net = quick(max_epochs=1).set_params(ewc_lambda=10.0)
+    net.partial_fit(*tasks[0]).set_params(ewc_lambda=30.0).partial_fit(*tasks[1])
+    assert net.fit(*tasks[0]).n_tasks_ == 1
+    assert quick(max_epochs=1, ewc_lambda=10.0).fit(*tasks[0]).n_tasks_ == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -168,7 +169,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
             penalty of those before, as by one `partial_fit` after another. This
             gives `ewc_lambda` a meaning within one ``fit``, and so lets
             :class:`~sklearn.model_selection.GridSearchCV` choose it. None: all
-            samples are one task, and `ewc_lambda` changes nothing.
+            samples are one task, and `ewc_lambda` changes nothing, of which a search
+            is warned.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples, in the loss and in the Fisher alike; only their
             ratios within a task matter.
@@ -186,6 +188,14 @@ class EWCNet(NeuralNet, DeclaresClasses):
             If the loss becomes NaN, infinite or absurd. Whatever is raised, the
             estimator is then as it was before the call.
         """
+        if task is None and vars(self).pop("_lambda_was_set", False):
+            warnings.warn(
+                "fit without task learns one task, on which ewc_lambda has no effect: a search "
+                "over it cannot tell its values apart. Pass fit the task of every sample, or use "
+                "sklearn_ewc.search_lambda",
+                UserWarning,
+                stacklevel=2,
+            )
         with all_or_nothing(self):
             continued = self.warm_start and self.__sklearn_is_fitted__()
             data = self._checked(X, y, sample_weight, first=not continued)
@@ -255,6 +265,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
 
         The data are checked already, and what fails is rolled back by the caller.
         """
+        vars(self).pop("_lambda_was_set", None)
         train, valid = self._split(data)
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
@@ -410,6 +421,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
                 raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
         with all_or_nothing(self, modules=not all(map(is_of_optimizer, params))):
             put_into_effect(self, params)
+            if "ewc_lambda" in params and not self.__sklearn_is_fitted__():
+                vars(self)["_lambda_was_set"] = True  # as a search does with each of its clones
         return self
 
     def _get_param_names(self) -> list[str]:

@@ -11,7 +11,7 @@ import sklearn_ewc
 PACKAGE = Path(sklearn_ewc.__file__).parent
 # each floor may import those before it, and itself only within one sub-package
 FLOORS = (
-    {"tensors", "snapshot", "wrapped"},
+    {"tensors", "snapshot", "wrapped", "copying", "progress"},
     {"rollback"},
     {"data", "curvature", "evaluate"},
     {"memory"},

@@ -1,5 +1,7 @@
 """How well tasks are remembered: their scores after each task, and measures of them."""
 
+from .arguments import Tasks
+from .gap import GapClosed, gap_closed_by
 from .measures import (
     TaskScores,
     average_score,
@@ -8,7 +10,7 @@ from .measures import (
     forward_transfer,
     gap_closed,
 )
-from .scores import GapClosed, Tasks, gap_closed_by, task_scores
+from .scores import task_scores
 
 __all__ = [
     "GapClosed",

@@ -1,26 +1,27 @@
-"""How well tasks are remembered: their scores after each task, and measures of them."""
+"""Scores on every task after each was learned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Real
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from sklearn.base import clone, is_regressor
+from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
-from sklearn.metrics import get_scorer
 
+from ..progress import Progress
 from ..wrapped import names_ending_in
-from .measures import TaskScores, gap_closed
-
-Tasks: TypeAlias = Sequence[tuple[Any, Any]] | Mapping[Any, tuple[Any, Any]]
+from .arguments import Tasks, checked_scorer, checked_tasks, label_of, scored
+from .measures import TaskScores
 
 
 def task_scores(
-    estimator: Any, tasks: Tasks, *, test_tasks: Tasks | None = None, scoring: Any = None
+    estimator: Any,
+    tasks: Tasks,
+    *,
+    test_tasks: Tasks | None = None,
+    scoring: Any = None,
+    verbose: int = 0,
 ) -> TaskScores:
     """Learn tasks one after another, and score all of them after each.
 
@@ -41,6 +42,9 @@ def task_scores(
     scoring : str or callable, default=None
         Any name of a scorer of scikit-learn, or a ``scorer(estimator, X, y)`` that
         returns a number. None: the estimator's own ``score``.
+    verbose : int, default=0
+        1 prints a line after each task: the average score on all tasks, the time since
+        the start and about what is left.
 
     Returns
     -------
@@ -76,168 +80,26 @@ def task_scores(
     up         1.0  -3.0
     down      -3.0   1.0
     """
-    names, train, test = _checked_tasks(tasks, test_tasks)
-    scorer = _checked_scorer(estimator, scoring)
-    untrained = _scores(scorer, _untrained(estimator, *train[0]), test)
+    names, train, test = checked_tasks(tasks, test_tasks)
+    scorer = checked_scorer(estimator, scoring)
+    progress = Progress(f"task_scores: {len(names)} tasks", len(names), verbose)
+    untrained = scored(scorer, _untrained(estimator, *train[0]), test)
     learner = clone(estimator)
     scores, times = [], []
-    for X, y in train:
+    for name, (X, y) in zip(names, train, strict=True):
         start = perf_counter()
         learner.partial_fit(X, y)
         times.append(perf_counter() - start)
-        scores.append(_scores(scorer, learner, test))
+        scores.append(scored(scorer, learner, test))
+        progress.done(f"{name}: average score {scores[-1].mean():.3g}")
     return TaskScores(
         scores=np.array(scores),
         untrained=untrained,
         names=names,
         times=np.array(times),
         estimator=learner,
-        scoring=_label(estimator, scoring),
+        scoring=label_of(estimator, scoring),
     )
-
-
-@dataclass(frozen=True)
-class GapClosed:
-    """Average scores on all tasks, and the gap closed; see :func:`gap_closed_by`.
-
-    Attributes
-    ----------
-    score : float
-        Of the estimator.
-    sequential : float
-        Of the same without a penalty.
-    joint : float
-        Of the same, learning all tasks at once.
-    gap_closed : float
-        (score − sequential) / (joint − sequential).
-    """
-
-    score: float
-    sequential: float
-    joint: float
-    gap_closed: float
-
-
-def gap_closed_by(
-    estimator: Any, tasks: Tasks, *, test_tasks: Tasks | None = None, scoring: Any = None
-) -> GapClosed:
-    """Learn the tasks three times, and tell how much of the gap the penalty closes.
-
-    One after another as the estimator is, one after another with ``ewc_lambda=0``,
-    and all at once: every time with a clone. Set ``random_state``, so that all three
-    start from the same network.
-
-    Parameters
-    ----------
-    estimator : EWCRegressor, or a pipeline that has ``partial_fit`` and ends in one
-        The parameter ``ewc_lambda`` is found by its name, at any depth.
-    tasks, test_tasks, scoring
-        As in :func:`task_scores`. To be learned at once, all X must be arrays, data
-        frames, or dicts of them, and so must all y.
-
-    Returns
-    -------
-    GapClosed
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`task_scores`; also if the estimator has no ``ewc_lambda``.
-
-    See Also
-    --------
-    gap_closed : The same of scores that are there already.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_ewc import EWCRegressor
-    >>> from sklearn_ewc.evaluate import gap_closed_by
-    >>> X = np.linspace(-2, 2, 100).reshape(-1, 1)
-    >>> left, right = (X[:50], np.sin(X[:50, 0])), (X[50:], np.sin(X[50:, 0]))
-    >>> net = EWCRegressor(ewc_lambda=30, lr=0.01, max_epochs=30, random_state=0)
-    >>> result = gap_closed_by(net, [left, right])
-    >>> result.sequential < result.score < result.joint
-    True
-    """
-    _, train, test = _checked_tasks(tasks, test_tasks)
-    scorer = _checked_scorer(estimator, scoring)
-    penalties = names_ending_in("ewc_lambda", estimator.get_params())
-    if not penalties:
-        raise TypeError(f"{type(estimator).__name__} has no parameter ewc_lambda")
-
-    def average(learner: Any, tasks: list[tuple[Any, Any]]) -> float:
-        for X, y in tasks:
-            learner.partial_fit(X, y)
-        return float(_scores(scorer, learner, test).mean())
-
-    without = clone(estimator).set_params(**dict.fromkeys(penalties, 0.0))
-    everything = tuple(_concatenated(parts) for parts in zip(*train, strict=True))
-    score = average(clone(estimator), train)
-    sequential = average(without, train)
-    joint = average(clone(estimator), [everything])
-    return GapClosed(score, sequential, joint, gap_closed(score, sequential, joint))
-
-
-def _checked_tasks(
-    tasks: Tasks, test_tasks: Tasks | None
-) -> tuple[tuple[str, ...], list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-    """Return the names of the tasks, their training data and their test data."""
-    train = _by_name(tasks, "tasks")
-    test = train if test_tasks is None else _by_name(test_tasks, "test_tasks")
-    if len(train) != len(test):
-        raise ValueError(f"test_tasks has {len(test)} tasks, but tasks has {len(train)}")
-    if isinstance(tasks, Mapping) and isinstance(test_tasks, Mapping):
-        if lacking := [name for name in train if name not in test]:
-            raise ValueError(f"test_tasks lacks {', '.join(map(repr, lacking))}")
-        test = {name: test[name] for name in train}
-    return tuple(map(str, train)), list(train.values()), list(test.values())
-
-
-def _by_name(tasks: Tasks, argument: str) -> dict[Any, tuple[Any, Any]]:
-    if not isinstance(tasks, Iterable):
-        raise TypeError(
-            f"{argument} must be a sequence or dict of pairs (X, y), got {type(tasks).__name__}"
-        )
-    if isinstance(tasks, Mapping):
-        named = dict(tasks)
-    else:
-        named = {f"task {number}": pair for number, pair in enumerate(tasks, start=1)}
-    if not named:
-        raise ValueError(f"{argument} is empty")
-    for name, pair in named.items():
-        if not (isinstance(pair, tuple | list) and len(pair) == 2):
-            raise TypeError(f"{argument} must hold pairs (X, y); {name!r} is not one")
-    return named
-
-
-def _checked_scorer(estimator: Any, scoring: Any) -> Any:
-    if not hasattr(estimator, "partial_fit"):
-        raise TypeError(
-            f"{type(estimator).__name__} has no partial_fit, so it cannot learn one task after "
-            "another"
-        )
-    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
-        raise TypeError(f"scoring must be None, a scorer or the name of one, got {scoring!r}")
-    if isinstance(scoring, str):
-        return get_scorer(scoring)
-    if scoring is None and not hasattr(estimator, "score"):
-        raise TypeError(f"{type(estimator).__name__} has no score, so scoring is needed")
-    return scoring or (lambda estimator, X, y: estimator.score(X, y))
-
-
-def _scores(scorer: Any, estimator: Any, test: list[tuple[Any, Any]]) -> np.ndarray:
-    scores = [scorer(estimator, X, y) for X, y in test]
-    for score in scores:
-        if not isinstance(score, Real):
-            raise TypeError(f"scoring must return a number, got {score!r}")
-    return np.array(scores, dtype=float)
-
-
-def _label(estimator: Any, scoring: Any) -> str:
-    if scoring is None:
-        return "R²" if is_regressor(estimator) else f"{type(estimator).__name__}.score"
-    return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", repr(scoring))
 
 
 def _untrained(estimator: Any, X: Any, y: Any) -> Any:
@@ -256,15 +118,3 @@ def _untrained(estimator: Any, X: Any, y: Any) -> Any:
     known = estimator.get_params()
     settings = {name: value for name, value in settings.items() if name in known}
     return clone(estimator).set_params(**settings).partial_fit(X, y)
-
-
-def _concatenated(parts: Sequence[Any]) -> Any:
-    """Join the rows of arrays, of data frames, or of dicts of them."""
-    first = parts[0]
-    if isinstance(first, Mapping):
-        return {key: _concatenated([part[key] for part in parts]) for key in first}
-    if hasattr(first, "iloc"):
-        import pandas as pd
-
-        return pd.concat(parts)
-    return np.concatenate(parts)

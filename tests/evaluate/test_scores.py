@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
@@ -446,3 +447,33 @@ def test_inputs_in_a_dict_are_joined_name_by_name(tasks):
     joint = clone(net).fit(joined, np.concatenate([y for _, y in tasks]))
     expected = np.mean([joint.score(X, y) for X, y in named])
     assert result.joint == pytest.approx(expected)
+
+
+def test_polars_frames_are_joined_by_rows(tasks):
+    frames = [(pl.DataFrame(X, schema=["x"]), pl.Series(y)) for X, y in tasks[:2]]
+    assert gap_closed_by(quick(), frames) == gap_closed_by(quick(), tasks[:2])
+
+
+def test_a_line_for_each_task_tells_how_far_it_is(tasks, capsys):
+    named = {"north": tasks[0], "south": tasks[1]}
+    task_scores(quick(), named)
+    assert capsys.readouterr().out == ""
+    scores = task_scores(quick(), named, verbose=1).scores
+    title, first, second = capsys.readouterr().out.splitlines()
+    assert title == "task_scores: 2 tasks"
+    assert first.startswith(f"[1/2] north: average score {scores[0].mean():.3g} (")
+    assert first.endswith("s left)")
+    assert second.startswith("[2/2] south: ")
+
+
+def test_a_line_for_each_task_of_each_way_to_learn_tells_how_far_it_is(tasks, capsys):
+    gap_closed_by(quick(), tasks[:2], verbose=1)
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "gap_closed_by: 2 tasks, 3 times"
+    assert [line.split(" (")[0] for line in lines] == [
+        "[1/6] as it is: task 1",
+        "[2/6] as it is: task 2",
+        "[3/6] without a penalty: task 1",
+        "[4/6] without a penalty: task 2",
+        "[6/6] at once: all tasks",
+    ]

@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 )
 from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 FLOATS = (np.float64, np.float32)
 TORCH_DTYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64")}
@@ -40,14 +40,21 @@ class TaskData:
     sample_weight: np.ndarray | None = None
 
     @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return len(self.X if self.y is None else self.y)
+
+    @property
     def target(self) -> np.ndarray:
         """The targets, or those of the first sample with an axis for samples."""
         return np.asarray(self.X[0][1])[np.newaxis] if self.y is None else self.y
 
     def rows(self, index: np.ndarray) -> TaskData:
         """Return the data of some rows."""
-        if isinstance(self.X, Mapping):
-            X: Any = {key: value[index] for key, value in self.X.items()}
+        if self.y is None:
+            X: Any = Subset(self.X, index.tolist())
+        elif isinstance(self.X, Mapping):
+            X = {key: value[index] for key, value in self.X.items()}
         else:
             X = self.X[index]
         y = None if self.y is None else self.y[index]

@@ -93,7 +93,7 @@ def test_callbacks_that_reach_outside_do_not_run(tasks, tmp_path, capsys):
         TrainEndCheckpoint(dirname=tmp_path / "end"),
         PrintLog(sink=lines.append),
         own,
-        EarlyStopping("train_loss", patience=2, sink=lines.append, load_best=True),
+        EarlyStopping("train_loss", 1, threshold=0.9, sink=lines.append, load_best=True),
         ("unread", EpochScoring(noisy, on_train=True)),
     ]
     net = quick(callbacks=callbacks[:-1]).partial_fit(*tasks[0])

@@ -47,7 +47,7 @@ class LambdaEstimate:
     @property
     def best(self) -> float:
         """The λ of the least sum of `errors` and `penalties`."""
-        return self.lambdas[int(np.argmin(self.errors + self.penalties))]
+        return self.lambdas[int(np.nanargmin(self.errors + self.penalties))]
 
     @property
     def best_params(self) -> dict[str, float]:

@@ -41,6 +41,8 @@ def test_the_best_lambda_has_the_least_sum_of_both_errors():
         (1.0, 3.0, 10.0), np.array([1.0, 2.0, 3.5]), np.array([5.0, 2.0, 1.0])
     )
     assert estimate.best == 3.0
+    overflowed = LambdaEstimate((1.0, 3.0), np.array([np.nan, 2.0]), np.array([0.0, 1.0]))
+    assert overflowed.best == 3.0
 
 
 def test_both_errors_are_those_of_the_net_that_learned_the_rest(tasks):

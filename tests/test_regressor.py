@@ -324,7 +324,7 @@ def test_a_setting_of_the_module_can_be_set_back(table):
         {"iterator_train__shuffle": False},
         {"iterator_train": DataLoader},
         {"criterion": nn.HuberLoss},
-        {"criterion": nn.HuberLoss, "criterion__delta": 5.0},
+        {"criterion": nn.HuberLoss, "criterion__delta": 5.0, "normalize_y": True},
         {"batch_size": 7},
         {"max_epochs": 3},
     ],

@@ -28,7 +28,7 @@ from ..curvature.criterion import total_loss
 from ..data.batches import WeightedDataset
 from ..data.checks import TaskData, naming
 from ..tensors import leaves
-from .skorch_parts import TaskHistory
+from .history import TaskHistory
 from .steps import targets
 
 # what these do is part of how a net is trained, and reaches nothing but the net

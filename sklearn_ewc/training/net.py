@@ -188,7 +188,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             If the loss becomes NaN, infinite or absurd. Whatever is raised, the
             estimator is then as it was before the call.
         """
-        if task is None and vars(self).pop("_lambda_was_set", False):
+        if task is None and self.__dict__.pop("_lambda_was_set", False):
             warnings.warn(
                 "fit without task learns one task, on which ewc_lambda has no effect: a search "
                 "over it cannot tell its values apart. Pass fit the task of every sample, or use "
@@ -265,7 +265,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
 
         The data are checked already, and what fails is rolled back by the caller.
         """
-        vars(self).pop("_lambda_was_set", None)
+        self.__dict__.pop("_lambda_was_set", None)
         train, valid = self._split(data)
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
@@ -422,7 +422,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         with all_or_nothing(self, modules=not all(map(is_of_optimizer, params))):
             put_into_effect(self, params)
             if "ewc_lambda" in params and not self.__sklearn_is_fitted__():
-                vars(self)["_lambda_was_set"] = True  # as a search does with each of its clones
+                self.__dict__["_lambda_was_set"] = True  # as a search does with each of its clones
         return self
 
     def _get_param_names(self) -> list[str]:

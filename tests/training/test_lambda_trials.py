@@ -41,8 +41,8 @@ def learned(net, task):
     X, y = task
     before = net.memory_
     net.partial_fit(X[rows], y[rows])
-    error = np.mean((net.predict(X[held_out]) - y[held_out]) ** 2)
-    return error, before.penalty(dict(net.module_.named_parameters())).item()
+    residual = (net.predict(X[held_out]) - y[held_out]) / net.targets_.scale[0]  # as trained on
+    return np.mean(residual**2), before.penalty(dict(net.module_.named_parameters())).item()
 
 
 class Counts(Callback):

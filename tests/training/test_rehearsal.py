@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn_ewc.training.sizes import batch_sizes
 from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from torch import nn
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from sklearn_ewc.data.batches import TensorBatches
 from sklearn_ewc.training.processes import Processes
+from sklearn_ewc.training.sizes import batch_sizes
 
 from ..helpers import quick
 

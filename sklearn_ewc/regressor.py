@@ -107,8 +107,16 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         unless ``optimizer__fused=False`` or another variant is asked for.
     lr : float, default=1e-3
         Learning rate.
-    max_epochs : int, default=200
-        Epochs per task.
+    max_epochs : int or "auto", default="auto"
+        Epochs per task. "auto" trains until it is done: 200 epochs, but at least
+        500 steps of the optimizer and at most 50,000 (10 epochs, if those are
+        more); over the last quarter of them the rate falls from `lr` to zero,
+        unless an :class:`~skorch.callbacks.LRScheduler` is among the callbacks.
+        Large tasks so take no more steps than they need, and small ones enough;
+        ``examples/benchmarks/epochs.py`` compares it with 200 epochs. LBFGS takes
+        200 at its own rate. An integer is as in skorch: so many epochs, at `lr`.
+        Whoever knows a better moment to stop passes skorch's
+        :class:`~skorch.callbacks.EarlyStopping`.
     batch_size : int, default=32
         Samples per batch; -1 for all.
     iterator_train, iterator_valid : class, default=TensorBatches
@@ -129,7 +137,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         Let `fit` start from the present parameters in place of new ones. The
         memory is forgotten all the same.
     verbose : int, default=0
-        1 prints skorch's table, a line per epoch.
+        1 prints skorch's table, a line per epoch: how many of how many it is, and
+        the time that the rest of the task will take.
     device : str or torch.device, default="cpu"
         Where to compute, "cuda" for example.
     compile : bool, default=False

@@ -14,6 +14,7 @@ from ..data.batches import mean_weight
 from ..memory import Penalty
 from .divergence import diverged
 from .interrupts import stoppable
+from .epochs import let_rate_fall, n_epochs
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
 from .steps import penalised, targets
@@ -45,7 +46,9 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
     with stoppable(), penalised(net, penalty) as step:
-        for _ in range(net.max_epochs):
+        of = n_epochs(net, batches)
+        for epoch in range(of):
+            let_rate_fall(net, epoch, of)
             net.notify("on_epoch_begin", **datasets)
             net.history.record("task", net.n_tasks_ + 1)
             net.run_single_epoch(batches, True, "train", step, penalty=penalty, **of_training)

@@ -28,6 +28,7 @@ from . import loop, steps
 from .buffers import at_rest, set_training
 from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
 from .ending import end_task
+from .epochs import AUTO
 from .estimate import finished_task
 from .history import TaskHistory
 from .modules import MLP, FunctionCriterion, is_of_output_and_target
@@ -100,7 +101,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         normalize_y: bool | str = "auto",
         optimizer: Any = torch.optim.Adam,
         lr: float = 1e-3,
-        max_epochs: int = 200,
+        max_epochs: int | str = AUTO,
         batch_size: int = 32,
         iterator_train: Any = TensorBatches,
         iterator_valid: Any = TensorBatches,

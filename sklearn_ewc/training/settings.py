@@ -10,6 +10,7 @@ import torch
 
 from ..curvature import FISHERS
 from ..memory import MODES, PENALTY_STEPS
+from .epochs import AUTO
 
 COMPONENTS = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid")
 
@@ -38,8 +39,8 @@ def check_settings(net: Any) -> None:
 def _check_training_settings(net: Any) -> None:
     """Raise where a parameter of skorch's or torch's would fail later, unnamed."""
     check_not_negative("lr", net.lr)
-    if not _is_count(net.max_epochs):
-        raise ValueError(f"max_epochs must be an integer >= 0, got {net.max_epochs!r}")
+    if net.max_epochs != AUTO and not _is_count(net.max_epochs):
+        raise ValueError(f"max_epochs must be 'auto' or an integer >= 0, got {net.max_epochs!r}")
     size = net.batch_size
     if not (isinstance(size, int | np.integer) and (size > 0 or size == -1)):
         raise ValueError(f"batch_size must be positive, or -1 for all, got {size!r}")

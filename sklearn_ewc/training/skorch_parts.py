@@ -37,6 +37,8 @@ Parts of a net stand here, each with its reason. Of the methods that
 from __future__ import annotations
 
 from collections.abc import Callable
+import time
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,9 @@ from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
 
 from .interrupts import StoppedEarly
 
+from .epochs import n_epochs
+
+_LEFT = "time left"
 _VARIANTS = {"fused", "foreach", "capturable", "differentiable"}
 
 
@@ -106,17 +111,40 @@ class EpochMean(PassthroughScoring):
         epoch[f"{self.name}_best"] = bool(is_best)
 
 
-class QuietPrintLog(PrintLog):
-    """skorch's table, not even made up where nobody reads it.
+class TaskPrintLog(PrintLog):
+    """skorch's table, task by task: "3/200" epochs and the time that the others will take.
 
-    Replaces ``PrintLog.on_epoch_end``, which formats the table at ``verbose=0``
-    too; of several processes the first alone prints. Until skorch asks first.
+    It is not even made up where nobody reads it, which ``PrintLog.on_epoch_end``
+    does at ``verbose=0`` too; of several processes the first alone prints. Until
+    skorch asks first, and for good.
     """
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Announce a task."""
+        self.n_done_, self.n_epochs_, self.since_ = 0, None, time.monotonic()
+        if self._is_read(net):
+            self._sink(f"task {net.n_tasks_ + 1}", net.verbose)
+
+    def on_epoch_end(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
         """Print the epoch's row."""
-        if (net.verbose or self.sink is not print) and net.processes_.is_first:
+        self.n_done_ += 1
+        if self._is_read(net):
+            if self.n_epochs_ is None:
+                self.n_epochs_ = n_epochs(net, net.get_iterator(dataset_train, training=True))
             super().on_epoch_end(net, **kwargs)
+
+    def table(self, row: dict[str, Any]) -> str:
+        """Return a row as skorch does, with what is known of the task and not of the epoch."""
+        per_epoch = (time.monotonic() - self.since_) / self.n_done_
+        left = timedelta(seconds=round(per_epoch * (self.n_epochs_ - self.n_done_)))
+        told = {"epoch": f"{self.n_done_}/{self.n_epochs_}", _LEFT: str(left)}
+        return super().table({**{k: v for k, v in row.items() if k != "task"}, **told})
+
+    def _sorted_keys(self, keys: Any) -> list[str]:
+        return sorted(super()._sorted_keys(keys), key=lambda key: key == _LEFT)
+
+    def _is_read(self, net: Any) -> bool:
+        return (net.verbose or self.sink is not print) and net.processes_.is_first
 
 
 def notify(
@@ -153,7 +181,7 @@ def default_callbacks() -> list[tuple[str, Callback]]:
         ("epoch_timer", EpochTimer()),
         ("train_loss", EpochMean("train_loss", on_train=True)),
         ("valid_loss", EpochMean("valid_loss")),
-        ("print_log", QuietPrintLog()),
+        ("print_log", TaskPrintLog()),
     ]
 
 

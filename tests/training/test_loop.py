@@ -235,19 +235,6 @@ def test_it_is_silent_unless_asked(tasks, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_verbose_prints_skorchs_table(tasks, capsys):
-    learn(quick(verbose=1), tasks[:2])
-    out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == [
-        "epoch",
-        "penalty",
-        "task",
-        "train_loss",
-        "dur",
-    ]
-    assert len(out.splitlines()) == 2 + 10
-
-
 def test_early_stopping_ends_one_task_and_not_the_next(tasks):
     stopping = EarlyStopping(monitor="valid_loss", patience=2, threshold=1e9)
     net = quick(max_epochs=50, train_split=ValidSplit(4), callbacks=[stopping])

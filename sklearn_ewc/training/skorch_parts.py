@@ -121,7 +121,7 @@ class TaskPrintLog(PrintLog):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Announce a task."""
-        self.n_done_, self.n_epochs_, self.since_ = 0, None, time.monotonic()
+        self.n_done_, self.n_epochs_, self.since_ = 0, 0, time.monotonic()
         if self._is_read(net):
             self._sink(f"task {net.n_tasks_ + 1}", net.verbose)
 
@@ -129,7 +129,7 @@ class TaskPrintLog(PrintLog):
         """Print the epoch's row."""
         self.n_done_ += 1
         if self._is_read(net):
-            if self.n_epochs_ is None:
+            if self.n_epochs_ == 0:  # not known yet
                 self.n_epochs_ = n_epochs(net, net.get_iterator(dataset_train, training=True))
             super().on_epoch_end(net, **kwargs)
 

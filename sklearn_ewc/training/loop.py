@@ -13,8 +13,8 @@ from ..curvature.criterion import is_sum
 from ..data.batches import mean_weight
 from ..memory import Penalty
 from .divergence import diverged
-from .interrupts import stoppable
 from .epochs import let_rate_fall, n_epochs
+from .interrupts import stoppable
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
 from .steps import penalised, targets

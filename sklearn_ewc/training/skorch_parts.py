@@ -36,8 +36,8 @@ Parts of a net stand here, each with its reason. Of the methods that
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -46,9 +46,8 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EpochTimer, PassthroughScoring, PrintLog
 
-from .interrupts import StoppedEarly
-
 from .epochs import n_epochs
+from .interrupts import StoppedEarly
 
 _LEFT = "time left"
 _VARIANTS = {"fused", "foreach", "capturable", "differentiable"}

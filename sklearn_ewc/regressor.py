@@ -51,11 +51,13 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         task, so none on ``fit(X, y)`` without `task`. Can be changed between
         tasks. The default did best, the same for all, over the scenarios of
         ``examples/benchmarks/defaults.py``.
-    fisher : {"exact", "empirical", "batch", "sampled"}, default="exact"
-        Estimator of the Fisher, see :func:`~sklearn_ewc.curvature.curvature_of`. The
-        best `ewc_lambda` depends on it. "exact" and "sampled", which is faster where
-        there are many outputs, need a criterion with curvature (MSELoss,
-        HuberLoss, …; not L1Loss).
+    fisher : {"auto", "exact", "sampled", "empirical", "batch"}, default="auto"
+        Estimator of the Fisher, see :func:`~sklearn_ewc.curvature.curvature_of`.
+        "auto" is "exact" where the module returns up to ten numbers per sample, else
+        "sampled", which estimates the same and whose cost does not grow with them.
+        For the others the best `ewc_lambda` differs by orders of magnitude, so none
+        of them is chosen unasked: a criterion without curvature (L1Loss) is refused
+        but with "empirical" or "batch".
     damping : float, default=0.01
         δ, a floor under the Fisher as a fraction of its mean. It protects units
         that were silent on an old task (whose Fisher is exactly 0) from being
@@ -138,7 +140,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         memory is forgotten all the same.
     verbose : int, default=0
         1 prints skorch's table, a line per epoch: how many of how many it is, and
-        the time that the rest of the task will take.
+        the time that the rest of the task will take; also how far a Fisher is that
+        takes more than a few seconds.
     device : str or torch.device, default="cpu"
         Where to compute, "cuda" for example.
     compile : bool, default=False

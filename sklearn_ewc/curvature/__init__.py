@@ -8,7 +8,14 @@ them to a kind of curvature, which keeps of the matrix Jᵀ H J what it can:
 
 from .base import Curvature, Resolvent
 from .diagonal import Diagonal
-from .fisher import FISHERS, KINDS, curvature_and_loss, curvature_of, diagonal_fisher
+from .fisher import (
+    FISHERS,
+    KINDS,
+    curvature_and_loss,
+    curvature_of,
+    diagonal_fisher,
+    random_signs,
+)
 
 __all__ = [
     "FISHERS",
@@ -19,4 +26,5 @@ __all__ = [
     "curvature_and_loss",
     "curvature_of",
     "diagonal_fisher",
+    "random_signs",
 ]

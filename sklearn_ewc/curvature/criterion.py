@@ -8,6 +8,7 @@ output and the target. Output and target have samples along their first axis.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import hessian, vmap
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+Root = Callable[[Tensor], Tensor]
 
 ELEMENTWISE = (
     nn.MSELoss,
@@ -110,18 +112,32 @@ def loss_cotangent(criterion: Criterion, output: Tensor, target: Tensor) -> Tens
     return cotangent
 
 
-def curvature_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> Iterator[Tensor]:
-    """Yield u_1 … u_C, shaped like `output`, with Σ_r u_r u_rᵀ = ∂²ℓ_n/∂f_n² for every sample.
+def curvature_root(criterion: Criterion, output: Tensor, target: Tensor) -> Root:
+    """Return, for every sample, a root B of its curvature H = ∂²ℓ_n/∂f_n² = B Bᵀ, as z ↦ B z.
 
-    Where the criterion works element by element the curvature is diagonal and
-    two backward passes find it. Otherwise it is the whole C × C matrix per
-    sample; a negative eigenvalue (a criterion not convex in the output) counts
-    as zero, so that the Fisher is never negative.
+    z and B z are shaped like `output`. Where the criterion works element by element B
+    is diagonal and two backward passes find it; for cross-entropy it has a closed
+    form. Otherwise it is a C × C matrix per sample; a negative eigenvalue (a
+    criterion not convex in the output) counts as zero, so that the Fisher is never
+    negative.
     """
     if _is_elementwise(criterion, output, target):
-        yield from _diagonal_cotangents(criterion, output, target)
-    else:
-        yield from _dense_cotangents(criterion, output, target)
+        root = _diagonal_curvature(criterion, output, target).clamp(min=0).sqrt()
+        return lambda z: root * z
+    if type(_bare(criterion)) is nn.CrossEntropyLoss and output.ndim > 1:
+        losses = _unreduced_loss(criterion, torch.zeros_like(output), target)
+        if losses is not None:
+            return _cross_entropy_root(criterion, output, losses)
+    return _dense_root(criterion, output, target)
+
+
+def curvature_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> Iterator[Tensor]:
+    """Yield u_1 … u_C, shaped like `output`, with Σ_r u_r u_rᵀ = ∂²ℓ_n/∂f_n² for every sample."""
+    root = curvature_root(criterion, output, target)
+    for column in range(output[0].numel()):
+        unit = output.new_zeros(len(output), output[0].numel())
+        unit[:, column] = 1
+        yield root(unit.reshape(output.shape))
 
 
 def has_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
@@ -133,11 +149,15 @@ def has_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
     outputs = [output]
     if target.shape == output.shape:
         outputs.append(target.to(output.dtype))
-    return any(
-        bool(cotangent.any())
-        for candidate in outputs
-        for cotangent in curvature_cotangents(criterion, candidate, target)
-    )
+    # some vector that no root but zero sends to zero, almost surely
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(output.shape, generator=generator).to(output)
+    return any(bool(curvature_root(criterion, one, target)(z).any()) for one in outputs)
+
+
+def _bare(criterion: Any) -> Any:
+    """Return a criterion without what torch.compile has wrapped it in."""
+    return getattr(criterion, "_orig_mod", criterion)
 
 
 def _is_elementwise(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
@@ -162,22 +182,10 @@ def unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tens
     if getattr(criterion, "reduction", None) not in ("mean", "sum"):
         return None
     # a copy of what torch.compile returns would share the criterion inside
-    unreduced: Any = copy.copy(getattr(criterion, "_orig_mod", criterion))
+    unreduced: Any = copy.copy(_bare(criterion))
     unreduced.reduction = "none"
     losses = unreduced(output, target)
     return losses if losses.shape[:1] == output.shape[:1] else None
-
-
-def _diagonal_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> Iterator[Tensor]:
-    root = _diagonal_curvature(criterion, output, target).clamp(min=0).sqrt()
-    root = root.reshape(len(output), -1)
-    if root.shape[1] == 1:
-        yield root.reshape(output.shape)
-        return
-    for column in range(root.shape[1]):
-        cotangent = torch.zeros_like(root)
-        cotangent[:, column] = root[:, column]
-        yield cotangent.reshape(output.shape)
 
 
 @torch.enable_grad()
@@ -194,7 +202,27 @@ def _diagonal_curvature(criterion: Criterion, output: Tensor, target: Tensor) ->
     return curvature
 
 
-def _dense_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> Iterator[Tensor]:
+def _cross_entropy_root(criterion: Any, output: Tensor, losses: Tensor) -> Root:
+    """Return z ↦ √s (√p z − p Σ_c √p_c z_c), the root of s (diag p − p pᵀ).
+
+    p are the probabilities of the classes, along the second axis, and s the weights of
+    the classes times what the target gives them, summed: the `losses` that equal
+    probabilities have are s log C.
+    """
+    weight = losses.clamp(min=0) / math.log(max(2, output.shape[1]))  # one class has no loss
+    if criterion.reduction == "mean":
+        weight = weight / weight[0].numel()
+    p = output.detach().softmax(1)
+    scale = (weight.unsqueeze(1) * p).sqrt()
+
+    def root(z: Tensor) -> Tensor:
+        scaled = scale * z
+        return scaled - p * scaled.sum(1, keepdim=True)
+
+    return root
+
+
+def _dense_root(criterion: Criterion, output: Tensor, target: Tensor) -> Root:
     def loss(one_output: Tensor, one_target: Tensor) -> Tensor:
         return per_sample_loss(criterion, one_output.unsqueeze(0), one_target.unsqueeze(0)).sum()
 
@@ -207,9 +235,8 @@ def _dense_cotangents(criterion: Criterion, output: Tensor, target: Tensor) -> I
         )
     n_samples, n_outputs = len(output), output[0].numel()
     values, vectors = torch.linalg.eigh(curvature.reshape(n_samples, n_outputs, n_outputs))
-    root = vectors * values.clamp(min=0).sqrt().unsqueeze(1)
-    for column in range(n_outputs):
-        yield root[:, :, column].reshape(output.shape)
+    matrix = vectors * values.clamp(min=0).sqrt().unsqueeze(1)
+    return lambda z: (matrix @ z.reshape(n_samples, n_outputs, 1)).reshape(output.shape)
 
 
 def _hessian(loss: Criterion, one_output: Tensor, one_target: Tensor) -> Tensor:

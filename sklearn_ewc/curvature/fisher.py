@@ -16,6 +16,7 @@ from .criterion import (
     Criterion,
     check_shapes,
     curvature_cotangents,
+    curvature_root,
     loss_cotangent,
     total_loss,
 )
@@ -27,6 +28,7 @@ KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal,)}
 
 Batches = Iterable[tuple[Any, ...]]
 Reduce = Callable[[Tensors], Tensors]
+Signs = Callable[[torch.Size], Tensor]
 
 
 def curvature_of(
@@ -118,7 +120,8 @@ def curvature_of(
     >>> curvature_of(line, torch.nn.MSELoss(), [(X, y)]).trace()  # 2 mean(x²) + 2
     12.0
     """
-    options: Any = {"fisher": fisher, "kind": kind, "reduce": reduce, "generator": generator}
+    signs = random_signs(generator or torch.Generator().manual_seed(0))
+    options: Any = {"fisher": fisher, "kind": kind, "reduce": reduce, "signs": signs}
     return curvature_and_loss(module, criterion, batches, **options, wants_loss=False)[0]
 
 
@@ -166,14 +169,15 @@ def curvature_and_loss(
     criterion: Criterion,
     batches: Batches,
     *,
-    fisher: str = "exact",
+    fisher: str,
+    signs: Signs,
     kind: str = "diagonal",
     reduce: Reduce | None = None,
-    generator: torch.Generator | None = None,
     wants_loss: bool = True,
 ) -> tuple[Curvature, float]:
     """Return what :func:`curvature_of` does, and the mean criterion itself, in one pass.
 
+    `signs` returns those of "sampled", in the shape of the outputs that it is told.
     The criterion is 0 unless `wants_loss`.
     """
     for argument, value, known in (("fisher", fisher, FISHERS), ("kind", kind, KINDS)):
@@ -181,14 +185,12 @@ def curvature_and_loss(
             raise ValueError(f"unknown {argument} {value!r}; known are {_listed(known)}")
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
     loss, total = torch.zeros((), dtype=torch.float64), 0.0
     with _evaluating(module):
         sums = KINDS[kind].sums(module, fisher)
         for X, y, *weight in joined(map(_checked_batch, batches)):
             batch = _Batch(y, weight[0] if weight else None, wants_loss)
-            sums.add(X, partial(batch.vectors, fisher, criterion, generator))
+            sums.add(X, partial(batch.vectors, fisher, criterion, signs))
             loss = loss.to(y.device) + batch.loss
             total += batch.weight
     added, loss_sum = sums.tensors(), float(loss)
@@ -234,7 +236,7 @@ class _Batch:
         self.weight = len(y) if sample_weight is None else float(sample_weight.sum())
 
     def vectors(
-        self, fisher: str, criterion: Criterion, generator: torch.Generator, output: Tensor
+        self, fisher: str, criterion: Criterion, signs: Signs, output: Tensor
     ) -> Iterator[Tensor]:
         """Yield the v_r, shaped like `output`, that `fisher` stands for.
 
@@ -243,32 +245,24 @@ class _Batch:
         check_shapes(criterion, output, self.y)
         if self.wants_loss:
             self.loss = total_loss(criterion, output, self.y, self.sample_weight).double()
-        if fisher in ("empirical", "batch"):
-            vectors = iter([loss_cotangent(criterion, output, self.y)])
-        else:
+        if fisher == "exact":
             vectors = curvature_cotangents(criterion, output, self.y)
-        if fisher == "sampled":
-            vectors = iter([_randomly_signed_sum(vectors, generator)])
+        elif fisher == "sampled":
+            root = curvature_root(criterion, output, self.y)
+            vectors = iter([root(signs(output.shape).to(output))])
+        else:
+            vectors = iter([loss_cotangent(criterion, output, self.y)])
         if self.sample_weight is None:
             yield from vectors
             return
         factor = self.sample_weight if fisher == "batch" else self.sample_weight.sqrt()
-        factor = _by_sample(factor, like=output)
+        factor = factor.to(output).reshape(-1, *[1] * (output.ndim - 1))
         yield from (factor * vector for vector in vectors)
 
 
-def _randomly_signed_sum(vectors: Iterator[Tensor], generator: torch.Generator) -> Tensor:
-    """Return one vector whose square has the expectation of the sum of squares."""
-    summed = torch.zeros(())
-    for vector in vectors:
-        signs = torch.randint(2, (len(vector),), generator=generator) * 2.0 - 1.0
-        summed = summed.to(vector) + _by_sample(signs, like=vector) * vector
-    return summed
-
-
-def _by_sample(numbers: Tensor, like: Tensor) -> Tensor:
-    """Return one number per sample in a form that multiplies outputs."""
-    return numbers.to(like).reshape(-1, *[1] * (like.ndim - 1))
+def random_signs(generator: torch.Generator) -> Signs:
+    """Return a source of signs, the same in rows of a batch and in batches of single rows."""
+    return lambda shape: torch.randint(2, shape, generator=generator) * 2 - 1
 
 
 def _reduced(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from skorch.utils import to_tensor
+from torch import Tensor
 
-from ..curvature import curvature_and_loss
+from ..curvature import curvature_and_loss, random_signs
 from ..memory import Task
 from ..tensors import are_finite
 from .divergence import check_loss, diverged
 from .rehearsal import Rehearsal
 from .seeding import task_generator
 from .steps import inputs, targets
+
+_SILENT_SECONDS = 3.0
 
 
 def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehearsal) -> Task:
@@ -31,18 +37,20 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
     if not are_finite(module.parameters()):
         raise diverged(net, math.nan)
     net._set_training(False)
+    iterator = net.get_iterator(dataset, training=False)
+    batches = _Shares(net, _batches(net, _with_progress(net, iterator)))
     curvature, loss = curvature_and_loss(
         module,
         net.criterion_,
-        _shares(net, dataset),
-        fisher=net.fisher,
+        batches,
+        fisher=rehearsal.fisher,
+        signs=batches.signs,
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
-        generator=task_generator(net.seed_, net.n_tasks_ + 1),
     )
-    check_loss(net, loss, rehearsal.loss, rehearsal.state, _batches(net, dataset))
-    if net.fisher in ("exact", "sampled") and curvature.trace() == 0:
+    check_loss(net, loss, rehearsal.loss, rehearsal.state, _batches(net, iterator))
+    if rehearsal.fisher in ("exact", "sampled") and curvature.trace() == 0:
         raise ValueError(
-            f"the {net.fisher} Fisher of this task is zero: {net.criterion_name_} has no "
+            f"the {rehearsal.fisher} Fisher of this task is zero: {net.criterion_name_} has no "
             "curvature at its residuals; use fisher='empirical'"
         )
     return Task(
@@ -55,14 +63,57 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
     )
 
 
-def _batches(net: Any, dataset: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield the batches of a dataset as the criterion takes them."""
-    for X, y, *weight in net.get_iterator(dataset, training=False):
+def _batches(net: Any, batches: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield batches as the module and the criterion take them."""
+    for X, y, *weight in batches:
         weights = (to_tensor(part, device=net.device) for part in weight)
         yield inputs(net, X), targets(net, y), *weights
 
 
-def _shares(net: Any, dataset: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield this process's rows of the batches, but for batches too small to give it some."""
-    shares = map(net.processes_.share, _batches(net, dataset))
-    return (batch for batch in shares if len(batch[1]))
+class _Shares:
+    """The rows of the batches that fall to this process, but for batches too small to give it some.
+
+    Signs are drawn for the rows of all processes, so that a row has the same ones
+    whichever process it goes to.
+    """
+
+    def __init__(self, net: Any, batches: Iterable[tuple[Any, ...]]) -> None:
+        self.batches, self.share = batches, net.processes_.share
+        self.draw = random_signs(task_generator(net.seed_, net.n_tasks_ + 1))
+        self.sizes: deque[int] = deque()  # of the batches that still have no signs
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for batch in self.batches:
+            self.sizes.append(len(batch[1]))
+            share = self.share(batch)
+            if len(share[1]):
+                yield share
+
+    def signs(self, shape: torch.Size) -> Tensor:
+        """Return signs in the shape of the outputs for the next rows."""
+        parts: list[Tensor] = []
+        while sum(map(len, parts)) < shape[0]:
+            whole = self.draw(torch.Size([self.sizes.popleft(), *shape[1:]]))
+            parts.append(self.share(whole))
+        return torch.cat(parts)
+
+
+def _with_progress(net: Any, batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches; if the net is verbose, print now and then how many have been gone through."""
+    is_told = net.verbose and net.processes_.is_first
+    start = told = time.monotonic()
+    for n_done, batch in enumerate(batches):
+        now = time.monotonic()
+        if is_told and n_done and now - told > _SILENT_SECONDS:
+            progress = _progress(n_done, batches, now - start)
+            print(f"Fisher of task {net.n_tasks_ + 1}: {progress}", flush=True)
+            told = now
+        yield batch
+
+
+def _progress(n_done: int, batches: Any, seconds: float) -> str:
+    try:
+        n_batches = len(batches)
+    except TypeError:  # a stream, whose end nobody knows
+        return f"{n_done} batches"
+    return f"{n_done} of {n_batches} batches, {seconds * (n_batches / n_done - 1):.0f} s left"

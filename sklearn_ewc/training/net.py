@@ -90,7 +90,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         *,
         hidden_layer_sizes: tuple[int, ...] = (100,),
         ewc_lambda: float = 3.0,
-        fisher: str = "exact",
+        fisher: str = "auto",
         damping: float = 0.01,
         store_tasks: bool = True,
         mode: str = "offline",

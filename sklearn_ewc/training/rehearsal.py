@@ -24,6 +24,8 @@ from .skorch_parts import nothing_held_out
 from .steps import inputs, targets
 
 _OTHER_LAYER = "take a layer that does without the other samples, such as LayerNorm"
+# numbers per sample beyond which "exact", a pass for each, would cost what training does
+_MANY_OUTPUTS = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Rehearsal:
         Whether the module draws random numbers in training.
     at_rest : tuple of torch.nn.Module
         Parts of the module that stay in evaluation, so that their buffers stay.
+    fisher : str
+        The estimator of the Fisher, where "auto" has been decided.
     loss : float
         The mean criterion on the first batch.
     state : dict of str to Tensor
@@ -44,6 +48,7 @@ class Rehearsal:
 
     is_random: bool
     at_rest: tuple[nn.Module, ...]
+    fisher: str
     loss: float
     state: Tensors
 
@@ -83,7 +88,7 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     module = net.bare_module_
     state = copied({**dict(module.named_parameters()), **dict(module.named_buffers())})
     loss = float(total_loss(net.criterion_, output, y)) / len(y)
-    return Rehearsal(is_random, parts, loss, state)
+    return Rehearsal(is_random, parts, _fisher_for(net, output), loss, state)
 
 
 def check_still_bound(module: nn.Module, params: Mapping[str, Tensor]) -> None:
@@ -155,6 +160,13 @@ def _why_in_evaluation(net: Any, sizes: Sequence[int], n_samples: int) -> str:
     return f"{reason}: choose another batch_size, or {_OTHER_LAYER}"
 
 
+def _fisher_for(net: Any, output: Tensor) -> str:
+    """Return the estimator that a net asks for, "auto" being decided."""
+    if net.fisher != "auto":
+        return net.fisher
+    return "exact" if output[0].numel() <= _MANY_OUTPUTS else "sampled"
+
+
 def _check_criterion(net: Any, output: Tensor, y: Tensor) -> None:
     """Raise ValueError where the Fisher of the criterion would mean nothing."""
     name = net.criterion_name_
@@ -162,7 +174,7 @@ def _check_criterion(net: Any, output: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"{name} of a batch is not the mean over its samples, so there is no Fisher of it"
         )
-    if net.fisher in ("exact", "sampled") and not has_curvature(net.criterion_, output, y):
+    if net.fisher in ("auto", "exact", "sampled") and not has_curvature(net.criterion_, output, y):
         raise ValueError(
             f"{name} has no curvature, so fisher={net.fisher!r} would "
             "remember nothing; use fisher='empirical'"

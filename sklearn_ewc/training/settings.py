@@ -25,7 +25,7 @@ def check_settings(net: Any) -> None:
     check_not_negative("gamma", net.gamma)
     if net.gamma > 1:
         raise ValueError(f"gamma must be at most 1, got {net.gamma!r}")
-    choices = (("fisher", FISHERS), ("mode", MODES), ("penalty_step", PENALTY_STEPS))
+    choices = (("fisher", ("auto", *FISHERS)), ("mode", MODES), ("penalty_step", PENALTY_STEPS))
     for name, known in choices:
         value = getattr(net, name)
         if not (isinstance(value, str) and value in known):

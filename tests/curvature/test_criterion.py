@@ -1,5 +1,7 @@
 """Losses per sample, weighted means and curvature."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from sklearn_ewc.curvature.criterion import (
     check_shapes,
     curvature_cotangents,
+    curvature_root,
     has_curvature,
     is_mean_over_samples,
     loss_cotangent,
@@ -71,6 +74,73 @@ def test_cotangents_are_the_first_and_second_derivatives_of_every_sample(criteri
         torch.testing.assert_close(slopes[n], slope)
         hessian = torch.autograd.functional.hessian(loss, OUTPUT[n])
         torch.testing.assert_close(roots[:, n].T @ roots[:, n], hessian)
+
+
+GENERATOR = torch.Generator().manual_seed(0)
+CLASS_WEIGHTS = torch.tensor([0.2, 3.0, 1.0], dtype=torch.float64)
+CROSS_ENTROPIES = {
+    "classes": ({}, ()),
+    "one ignored": ({"ignore_index": 1}, ()),
+    "weighted classes": ({"weight": CLASS_WEIGHTS}, ()),
+    "smoothed": ({"label_smoothing": 0.2}, ()),
+    "weighted, smoothed, one ignored": (
+        {"weight": CLASS_WEIGHTS, "label_smoothing": 0.2, "ignore_index": 2},
+        (),
+    ),
+    "weighted, in a row": ({"weight": CLASS_WEIGHTS}, (4,)),
+    "a sum, in a picture": ({"reduction": "sum", "ignore_index": 0}, (2, 3)),
+    "a mean, in a picture": ({"ignore_index": 0}, (2, 3)),
+}
+
+
+def logits_and_target(axes, of_target):
+    shape = (4, 3, *axes)
+    logits = 3 * torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+    logits[0, 0] += 50  # all but certain
+    if of_target == "probabilities":
+        noise = torch.randn(shape, generator=GENERATOR, dtype=torch.float64)
+        return logits, noise.softmax(1)
+    return logits, torch.randint(3, (4, *axes), generator=GENERATOR)
+
+
+@pytest.mark.parametrize("of_target", ["classes", "probabilities"])
+@pytest.mark.parametrize("name", CROSS_ENTROPIES)
+def test_cross_entropy_has_its_curvature_without_an_eigendecomposition(
+    name, of_target, monkeypatch
+):
+    options, axes = CROSS_ENTROPIES[name]
+    if of_target == "probabilities":
+        options = {key: value for key, value in options.items() if key != "ignore_index"}
+    criterion = nn.CrossEntropyLoss(**options)
+    logits, target = logits_and_target(axes, of_target)
+    monkeypatch.delattr(torch.linalg, "eigh")
+    found = torch.stack([u.reshape(4, -1) for u in curvature_cotangents(criterion, logits, target)])
+    signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3))).double()
+    root = curvature_root(criterion, logits, target)
+    for n in range(4):
+        one = target[n : n + 1]
+
+        def loss(output, one=one):
+            return per_sample_loss(criterion, output.unsqueeze(0), one).sum()
+
+        hessian = torch.autograd.functional.hessian(loss, logits[n])
+        hessian = hessian.reshape(logits[n].numel(), -1)
+        torch.testing.assert_close(found[:, n].T @ found[:, n], hessian, atol=1e-14, rtol=1e-9)
+    if not axes:  # over all signs, the square of their sum is the same on average
+        sums = torch.stack([root(one.expand(4, 3)) for one in signs])
+        mean = torch.einsum("rni,rnj->nij", sums, sums) / len(signs)
+        expected = torch.einsum("rni,rnj->nij", found, found)
+        torch.testing.assert_close(mean, expected, atol=1e-14, rtol=1e-9)
+
+
+def test_cross_entropy_over_one_class_has_no_curvature():
+    output, target = torch.randn(4, 1, generator=GENERATOR), torch.zeros(4, dtype=torch.int64)
+    assert not has_curvature(nn.CrossEntropyLoss(), output, target)
+    assert not any(u.any() for u in curvature_cotangents(nn.CrossEntropyLoss(), output, target))
+
+
+def test_cross_entropy_is_curved_where_all_classes_are_equally_likely():
+    assert has_curvature(nn.CrossEntropyLoss(), torch.zeros(1, 2), torch.tensor([1]))
 
 
 def test_only_a_mean_or_a_sum_over_samples_has_losses_of_samples():

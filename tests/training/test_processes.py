@@ -23,6 +23,7 @@ SETTINGS = {
     "many batches": {"batch_size": BATCH_SIZE},
     "empirical": {"batch_size": BATCH_SIZE, "fisher": "empirical"},
     "batch": {"batch_size": BATCH_SIZE, "fisher": "batch", "penalty_step": "gradient"},
+    "sampled": {"batch_size": BATCH_SIZE, "fisher": "sampled"},
     "LBFGS": {"batch_size": -1, "optimizer": torch.optim.LBFGS, "optimizer__max_iter": 3},
     "sum": {"batch_size": -1, "criterion": torch.nn.MSELoss, "criterion__reduction": "sum"},
 }
@@ -32,7 +33,8 @@ def weighted_tasks():
     rng = np.random.RandomState(0)
     for shift in (0.0, 1.0):
         X = rng.randn(N_SAMPLES, 2) + shift
-        yield X, np.sin(X).sum(axis=1), rng.randint(0, 4, N_SAMPLES).astype(float)
+        y = np.sin(X) + np.cos(X.sum(axis=1, keepdims=True))
+        yield X, y, rng.randint(0, 4, N_SAMPLES).astype(float)
 
 
 def learned(make):

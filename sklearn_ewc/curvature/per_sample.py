@@ -98,24 +98,34 @@ def layerwise(module: nn.Module, params: Params, sums: Tensors) -> Add:
 
 
 def vectorised(module: nn.Module, params: Params, sums: Tensors) -> Add:
-    """Sum over per-sample gradients from torch.func.vmap, a bounded number at a time."""
+    """Sum over per-sample gradients from torch.func.vmap, a bounded number at a time.
+
+    Every sample has the parameters as its own, in name only: so the states that a
+    recurrent layer begins from zero, which it writes over, are each sample's own too.
+    """
     free = {name: p.detach() for name, p in params.items()}
     size = max(1, _CHUNK // max(1, sum(p.numel() for p in free.values())))
 
-    def output_of(row: Any, free: Tensors) -> Tensor:
+    def pulled(row: Any, own: Tensors) -> tuple[Tensor, Any]:
         alone = own_copy(mapped(row, lambda x: x.unsqueeze(0)))
         args, kwargs = as_arguments(alone)
-        return one_tensor(functional_call(module, free, args, kwargs)).squeeze(0)
+        output, *pullback = vjp(
+            lambda own: one_tensor(functional_call(module, own, args, kwargs)).squeeze(0), own
+        )
+        return output, pullback[0]
 
-    def gradient(row: Any, cotangent: Tensor) -> Tensors:
-        return vjp(lambda free: output_of(row, free), free)[1](cotangent)[0]
+    def gradient(row: Any, own: Tensors, cotangent: Tensor) -> Tensors:
+        return pulled(row, own)[1](cotangent)[0]
 
     def add(X: Any, cotangents: Cotangents) -> None:
-        output = vmap(lambda row: output_of(row, free))(X)
-        for cotangent in cotangents(output):
-            for start in range(0, len(output), size):
-                chunk = slice(start, start + size)
-                for name, value in vmap(gradient)(rows(X, chunk), cotangent[chunk]).items():
+        n_samples = len(leaves(X)[0])
+        own = {name: p.expand(n_samples, *p.shape) for name, p in free.items()}
+        chunks = [slice(start, start + size) for start in range(0, n_samples, size)]
+        outputs = [vmap(lambda *one: pulled(*one)[0])(*rows((X, own), chunk)) for chunk in chunks]
+        for cotangent in cotangents(torch.cat(outputs)):
+            for chunk in chunks:
+                some = rows((X, own, cotangent), chunk)
+                for name, value in vmap(gradient)(*some).items():
                     sums[name] += value.square().sum(0)
 
     return add
@@ -171,6 +181,8 @@ def _own(layer: str) -> tuple[str, str]:
 
 
 def _slower_rule(module: nn.Module, params: Params, X: Any) -> Rule:
+    if any(map(_is_one_operation, module.modules())):
+        return one_by_one
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}
     try:
         add = vectorised(module, params, sums)
@@ -178,6 +190,15 @@ def _slower_rule(module: nn.Module, params: Params, X: Any) -> Rule:
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         return one_by_one  # the module does what vmap cannot; a real fault shows again there
     return vectorised
+
+
+def _is_one_operation(part: nn.Module) -> bool:
+    """Tell whether torch runs a recurrent layer in one operation, which vmap has no rule for."""
+    if not isinstance(part, nn.RNNBase):
+        return False
+    weights = next(part.parameters())
+    on_cpu = weights.device.type == "cpu"
+    return not on_cpu or (isinstance(part, nn.LSTM) and weights.dtype != torch.float64)
 
 
 def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:

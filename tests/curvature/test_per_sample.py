@@ -35,7 +35,8 @@ def summed(rule, module, params, X, cotangents):
         ("reused weight", vectorised),
         ("three axes", layerwise),
         ("layer norm", vectorised),
-        ("lstm", one_by_one),
+        ("lstm", vectorised),
+        ("gru", vectorised),
     ],
 )
 def test_the_fast_identity_is_used_only_where_it_holds(name, rule):
@@ -80,6 +81,52 @@ def test_one_vector_is_alive_at_a_time(rule):
 
     summed(rule, module, dict(module.named_parameters()), X, cotangents)
     assert len(alive) == 5
+
+
+class Recurrent(nn.Module):
+    def __init__(self, cell, **options):
+        super().__init__()
+        self.cell = cell(3, 5, batch_first=True, **options)
+        self.head = nn.LazyLinear(2)
+
+    def forward(self, X):
+        return self.head(self.cell(X)[0].mean(1))
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "weight_hh", "bias_hh", "_l0"])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("cell", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_recurrent_layers_go_by_the_fastest_rule_that_is_right(dtype, cell, options, frozen):
+    module, X = Recurrent(cell, **options).to(dtype), normal(5, 4, 3).to(dtype)
+    module(X)
+    for name, p in module.named_parameters():
+        p.requires_grad_(frozen not in name)
+    params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    rule = fastest_rule(module, params, X)
+    if frozen == "nothing":  # oneDNN's LSTM is one operation
+        is_one = cell is nn.LSTM and dtype == torch.float32
+        assert rule is (one_by_one if is_one else vectorised)
+    found, expected = (
+        summed(one, module, params, X, lambda output: [torch.ones_like(output), torch.sin(output)])
+        for one in (rule, one_by_one)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_gradients_of_single_samples_fill_a_bounded_number_at_a_time(monkeypatch):
+    module, X = module_and_inputs("layer norm")
+    params = dict(module.named_parameters())
+    whole = summed(vectorised, module, params, X, lambda output: [torch.sin(output)])
+    n_numbers, widest = sum(p.numel() for p in params.values()), []
+    monkeypatch.setattr("sklearn_ewc.curvature.per_sample._CHUNK", 2 * n_numbers)
+    squared = torch.Tensor.square
+    monkeypatch.setattr(
+        torch.Tensor, "square", lambda value: widest.append(len(value)) or squared(value)
+    )
+    found = summed(vectorised, module, params, X, lambda output: [torch.sin(output)])
+    assert max(widest) == 2
+    torch.testing.assert_close(found, whole)
 
 
 @pytest.mark.parametrize(("layer", "shape", "options"), CONVOLUTIONS)

@@ -69,6 +69,8 @@ def curvature_of(
           negative log-likelihood this is the Fisher information; for MSELoss with
           C outputs its diagonal is (2/C) mean_n Σ_c (∂f_c/∂θ_i)². It needs the
           targets for their shape only and does not vanish where the fit is perfect.
+          A criterion that neither works output by output nor is
+          ``torch.nn.CrossEntropyLoss`` takes C × C numbers per sample of a batch.
         - ``"empirical"``: ∂ℓ_n/∂f, with the targets as they are: the squared
           gradients of single samples.
         - ``"batch"``: the same, summed over all samples before it is squared:

@@ -203,8 +203,7 @@ def test_tied_parameters_stay_tied(module):
 
 
 def test_a_scripted_module_comes_back(module):
-    with pytest.warns(DeprecationWarning, match="torch.jit"):
-        scripted = torch.jit.script(nn.Linear(1, 1))
+    scripted = torch.jit.script(nn.Linear(1, 1))
     before = parameters_of(scripted)
     with pytest.raises(RuntimeError), all_or_nothing(scripted):  # noqa: PT012
         scripted.weight.data.zero_()

@@ -125,7 +125,7 @@ def curvature_root(criterion: Criterion, output: Tensor, target: Tensor) -> Root
         root = _diagonal_curvature(criterion, output, target).clamp(min=0).sqrt()
         return lambda z: root * z
     if type(_bare(criterion)) is nn.CrossEntropyLoss and output.ndim > 1:
-        losses = _unreduced_loss(criterion, torch.zeros_like(output), target)
+        losses = unreduced_loss(criterion, torch.zeros_like(output), target)
         if losses is not None:
             return _cross_entropy_root(criterion, output, losses)
     return _dense_root(criterion, output, target)

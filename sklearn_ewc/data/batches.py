@@ -30,7 +30,9 @@ class WeightedDataset(skorch.dataset.Dataset):
         self.dataset = dataset
         # where skorch's scoring callbacks look for the data
         self.X, self.y = getattr(dataset, "X", None), getattr(dataset, "y", None)
-        self.sample_weight = torch.as_tensor(sample_weight)
+        is_tensor = isinstance(sample_weight, Tensor)
+        # a copy, since arrays of pandas and polars are read-only
+        self.sample_weight = sample_weight if is_tensor else torch.tensor(sample_weight)
 
     def __len__(self) -> int:
         return len(self.sample_weight)

@@ -165,13 +165,16 @@ class EWCNet(NeuralNet, DeclaresClasses):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets; None with a Dataset.
         task : array-like of shape (n_samples,), default=None
-            A label per sample. The tasks are learned in the sorted order of their
-            labels (an ordered pandas Categorical: in its own), each under the
-            penalty of those before, as by one `partial_fit` after another. This
-            gives `ewc_lambda` a meaning within one ``fit``, and so lets
-            :class:`~sklearn.model_selection.GridSearchCV` choose it. None: all
-            samples are one task, and `ewc_lambda` changes nothing, of which a search
-            is warned.
+            A label per sample. The tasks are learned in the order of their labels,
+            each under the penalty of those before, as by one `partial_fit` after
+            another. This gives `ewc_lambda` a meaning within one ``fit``, and so
+            lets :class:`~sklearn.model_selection.GridSearchCV` choose it. Numbers
+            and dates have their order; an ordered pandas Categorical and a polars
+            Enum that of their categories; other text that of the alphabet, in
+            which "task 2" comes before "task 10", and Feb before Jan. It never
+            depends on the order of the rows, which a shuffled split changes. None:
+            all samples are one task, and `ewc_lambda` changes nothing, of which a
+            search is warned.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples, in the loss and in the Fisher alike; only their
             ratios within a task matter.
@@ -188,6 +191,11 @@ class EWCNet(NeuralNet, DeclaresClasses):
         FloatingPointError
             If the loss becomes NaN, infinite or absurd. Whatever is raised, the
             estimator is then as it was before the call.
+
+        Warns
+        -----
+        UserWarning
+            If text labels have another order than the rows, task after task.
         """
         if task is None and self.__dict__.pop("_lambda_was_set", False):
             warnings.warn(

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn import get_config
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.metadata_routing import (
+    MetadataRequest,
     MetadataRouter,
-    MethodMapping,
     get_routing_for_object,
     process_routing,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
+from .continual.base import Arrival, Continual
+from .continual.learning import tasks_of_fit
+from .continual.metadata import is_routed, with_task
+from .continual.steps import FinalStep, LaterTransformer, is_fitted
 from .rollback import all_or_nothing
 
 
-class ContinualPipeline(Pipeline):
+class ContinualPipeline(Continual, Pipeline):
     """Pipeline that learns one task after another.
 
     The first :meth:`partial_fit` fits the transformers and lets the final step
     learn the first task. Later calls pass the data through the transformers as
-    they are, and let the final step learn one task more. Everything else is as
-    in :class:`sklearn.pipeline.Pipeline`.
+    they are, and let the final step learn one task more; :meth:`fit` with a `task`
+    column does the same with a table that holds them all. Everything else is as in
+    :class:`sklearn.pipeline.Pipeline`.
 
     Parameters
     ----------
@@ -51,6 +52,15 @@ class ContinualPipeline(Pipeline):
         updating a :class:`~sklearn.preprocessing.StandardScaler` took R² on the
         first from 0.83 to −0.05. Set it where the final step is meant to follow
         the data. A :class:`~sklearn.frozen.FrozenEstimator` is never updated.
+
+    Attributes
+    ----------
+    n_tasks_ : int
+        Number of tasks that the net inside has learned, wherever it is nested.
+    memory_ : Memory
+        What it keeps of them, see :class:`~sklearn_ewc.EWCRegressor`.
+    history : skorch.history.History
+        Its rows per epoch.
 
     Notes
     -----
@@ -76,7 +86,7 @@ class ContinualPipeline(Pipeline):
     ContinualPipeline(...)
     >>> pipeline["scale"].mean_
     array([99.5])
-    >>> pipeline["net"].n_tasks_
+    >>> pipeline.n_tasks_
     2
     """
 
@@ -100,21 +110,52 @@ class ContinualPipeline(Pipeline):
         self.update_transformers = update_transformers
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> ContinualPipeline:
-        """Forget everything, then fit the transformers and the final step.
+        """Forget everything, then learn one task, or one after another.
 
         Parameters
         ----------
-        X, y, **params
-            As in :meth:`sklearn.pipeline.Pipeline.fit`.
+        X : array-like
+            Inputs, as the first step takes them.
+        y : array-like, default=None
+            Targets, as all steps take them.
+        **params : dict
+            As in :meth:`partial_fit`, for ``fit`` of all steps; and
+
+            task : array-like of shape (n_samples,)
+                A label per sample. The tasks are learned in the order of their
+                labels, see :meth:`EWCRegressor.fit <sklearn_ewc.EWCRegressor.fit>`,
+                by what one :meth:`partial_fit` after another would do: the
+                transformers are fitted to the first task alone. What has a value
+                per sample, such as `sample_weight`, is cut with the rows. Any final
+                step that has ``partial_fit`` learns so. Without `task` every step
+                is fitted to all samples, as in :class:`~sklearn.pipeline.Pipeline`.
 
         Returns
         -------
         ContinualPipeline
             The pipeline itself. Whatever is raised, its steps are as they were
             before the call.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a step refuses the data or its parameters, labels mean nothing, or
+            there is a `task` and the final step has no ``partial_fit``.
+
+        Warns
+        -----
+        UserWarning
+            If a transformer meets categories in a later task that it never saw; if
+            labels in text are learned in another order than the rows have them.
         """
+        params = {key: value for key, value in params.items() if value is not None}
         with all_or_nothing(self):
-            super().fit(X, y, **params)
+            tasks = tasks_of_fit(self, X, y, params)
+            if tasks is None:
+                super().fit(X, y, **self._by_step(params))
+                return self
+            for one in tasks:
+                self._learn_task(*one)
         return self
 
     @available_if(lambda self: hasattr(self.steps[-1][1], "partial_fit"))
@@ -128,9 +169,10 @@ class ContinualPipeline(Pipeline):
         y : array-like, default=None
             Targets, as all steps take them.
         **params : dict
-            Without metadata routing: parameters of single steps, as in
-            ``ewcregressor__sample_weight=weight``, for ``partial_fit`` of the final
-            step, ``fit`` of the transformers on the first task, and
+            Without metadata routing: parameters of the final step by their names,
+            as in ``sample_weight=weight``, and of any step by its name, as in
+            ``standardscaler__sample_weight=weight``; for ``partial_fit`` of the
+            final step, ``fit`` of the transformers on the first task, and
             ``partial_fit`` of those updated later. What is meant for a
             transformer that stays as it is has no effect. With metadata routing:
             what the steps have requested for those methods and ``transform``.
@@ -147,30 +189,54 @@ class ContinualPipeline(Pipeline):
             If a step refuses the data or its parameters.
         sklearn.exceptions.NotFittedError
             If the final step has learned and a transformer has not.
+
+        Warns
+        -----
+        UserWarning
+            If a transformer that stays as it is meets categories that it never saw.
         """
+        with all_or_nothing(self):
+            self._learn_task(X, y, params, self._next_task())
+        return self
+
+    def _learn_task(self, X: Any, y: Any, metadata: dict[str, Any], arrival: Arrival) -> None:
         self._validate_params()  # as Pipeline.fit does by a decorator, private too
         name, final = self.steps[-1]
-        first = not _is_fitted(final)
-        transformers = self.steps[:-1] if first else self._continued_transformers()
+        first = arrival.starts_anew or not is_fitted(final)
+        transformers = self.steps[:-1] if first else self._continued_transformers(arrival)
         learning = Pipeline(
-            [*transformers, (name, _ContinuedStep(final, learns=True))],
+            [*transformers, (name, FinalStep(final, arrival))],
             transform_input=self.transform_input,
             memory=self.memory if first else None,
             verbose=self.verbose,
         )
-        if get_config()["enable_metadata_routing"]:
-            process_routing(self, "partial_fit", **params)
-            consumed = get_routing_for_object(learning).consumes("fit", params.keys())
-            params = {key: value for key, value in params.items() if key in consumed}
-        with all_or_nothing(self):
-            learning.fit(X, y, **params)
-            if first:
-                self.steps = [*learning.steps[:-1], (name, final)]
-        return self
+        if is_routed():
+            process_routing(self, arrival.routed_by, **metadata)
+            consumed = get_routing_for_object(learning).consumes("fit", metadata.keys())
+            metadata = {key: value for key, value in metadata.items() if key in consumed}
+        learning.fit(X, y, **self._by_step(metadata))
+        if first:
+            self.steps = [*learning.steps[:-1], (name, final)]
 
-    def _continued_transformers(self) -> list[tuple[str, Any]]:
+    @property
+    def _learner(self) -> Any:
+        return self.steps[-1][1]
+
+    def _by_step(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Return metadata under the names that Pipeline knows: a bare one is the final step's."""
+        if is_routed() or not metadata:
+            return metadata
+        final = self.steps[-1][0]
+        by_step = {key if "__" in key else f"{final}__{key}": key for key in metadata}
+        for key in metadata.keys() - by_step.values():
+            raise TypeError(f"{key} is given twice, once without the name of the step")
+        return {full: metadata[key] for full, key in by_step.items()}
+
+    def _continued_transformers(self, arrival: Arrival) -> list[tuple[str, Any]]:
         return [
-            (name, step if _is_passthrough(step) else _ContinuedStep(step, self._updates(step)))
+            (name, step)
+            if _is_passthrough(step)
+            else (name, LaterTransformer(step, name, self._updates(step), arrival))
             for name, step in self.steps[:-1]
         ]
 
@@ -206,7 +272,7 @@ class ContinualPipeline(Pipeline):
                 called.add("partial_fit")
             for method in sorted(called):
                 route.mapping.add(caller="partial_fit", callee=method)
-        return router
+        return router.add_self_request(with_task(MetadataRequest(owner=self), self._learner))
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
@@ -253,47 +319,5 @@ def make_continual_pipeline(
     )
 
 
-class _ContinuedStep(BaseEstimator):
-    """A step for a Pipeline whose ``fit`` is a task more: ``partial_fit``, or nothing at all.
-
-    So it is scikit-learn's own Pipeline that carries the data, the metadata and
-    the clock from step to step, in ``partial_fit`` as in ``fit``.
-    """
-
-    def __init__(self, step: Any, learns: bool) -> None:
-        self.step = step
-        self.learns = learns
-
-    def fit(self, X: Any, y: Any = None, **params: Any) -> _ContinuedStep:
-        if self.learns:
-            self.step.partial_fit(X, y, **self._routed("fit", "partial_fit", params))
-        return self
-
-    def transform(self, X: Any, **params: Any) -> Any:
-        return self.step.transform(X, **self._routed("transform", "transform", params))
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return _is_fitted(self.step)
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        mapping = MethodMapping().add(caller="transform", callee="transform")
-        if self.learns:
-            mapping.add(caller="fit", callee="partial_fit")
-        return MetadataRouter(owner=self).add(step=self.step, method_mapping=mapping)
-
-    def _routed(self, caller: str, callee: str, params: dict[str, Any]) -> Any:
-        if not get_config()["enable_metadata_routing"]:
-            return params
-        return process_routing(self, caller, **params)["step"][callee]
-
-
 def _is_passthrough(step: Any) -> bool:
     return step is None or (isinstance(step, str) and step == "passthrough")
-
-
-def _is_fitted(estimator: Any) -> bool:
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    return True

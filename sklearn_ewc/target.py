@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags, check_array, get_tags
@@ -14,10 +13,13 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from .continual.base import Arrival, Continual
+from .continual.learning import learn_task, tasks_of_fit
+from .continual.metadata import is_routed, keyword, with_task
 from .rollback import all_or_nothing
 
 
-class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator):
+class ContinualTargetRegressor(Continual, RegressorMixin, MetaEstimatorMixin, BaseEstimator):
     """Regressor of a transformed target that learns one task after another.
 
     :class:`sklearn.compose.TransformedTargetRegressor` with the ``partial_fit``
@@ -39,10 +41,15 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
     Attributes
     ----------
     regressor_ : estimator
-        The fitted regressor; ``regressor_.memory_`` holds the tasks if it is an
-        :class:`~sklearn_ewc.EWCRegressor`.
+        The fitted regressor.
     transformer_ : estimator
         The transformer, as fitted to the first task.
+    n_tasks_ : int
+        Number of tasks that the net inside has learned, wherever it is nested.
+    memory_ : Memory
+        What it keeps of them, see :class:`~sklearn_ewc.EWCRegressor`.
+    history : skorch.history.History
+        Its rows per epoch.
     n_features_in_ : int
         Number of columns of X, if the regressor tells.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -69,7 +76,7 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
     ContinualTargetRegressor(...)
     >>> regressor.transformer_.mean_
     array([994974.87])
-    >>> regressor.regressor_.memory_.n_tasks
+    >>> regressor.n_tasks_
     2
     """
 
@@ -82,10 +89,7 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         self.transformer = transformer
 
     def fit(self, X: Any, y: ArrayLike, **params: Any) -> ContinualTargetRegressor:
-        """Forget everything, then fit transformer and regressor.
-
-        The transformer is fitted to all of y, even where the regressor is told by
-        `task` to learn it in parts.
+        """Forget everything, then learn one task, or one after another.
 
         Parameters
         ----------
@@ -95,9 +99,18 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
             Targets.
         **params : dict
             For ``fit`` of the regressor, or with metadata routing what it has
-            requested. What goes by the name of `sample_weight` weights the fit of
-            the transformer too, if that can be weighted, so that a sample of
-            weight 0 counts for nothing.
+            requested. A `sample_weight` of the net inside weights the fit of the
+            transformer too, if that can be weighted, so that a sample of weight 0
+            counts for nothing. And
+
+            task : array-like of shape (n_samples,)
+                A label per sample. The tasks are learned in the order of their
+                labels, see :meth:`EWCRegressor.fit <sklearn_ewc.EWCRegressor.fit>`,
+                by what one :meth:`partial_fit` after another would do: the
+                transformer is fitted to the targets of the first task alone. What
+                has a value per sample is cut with the rows. Any regressor that has
+                ``partial_fit`` learns so. Without `task` transformer and regressor
+                are fitted to all samples.
 
         Returns
         -------
@@ -108,10 +121,20 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         ------
         ValueError, TypeError
             If y is not a table of finite numbers, the transformer has no
-            ``inverse_transform``, or the regressor refuses. Whatever is raised,
-            the estimator is then as it was before the call.
+            ``inverse_transform``, there is a `task` and the regressor has no
+            ``partial_fit``, or the regressor refuses. Whatever is raised, the
+            estimator is then as it was before the call.
         """
-        return self._learn("fit", X, y, params, first=True)
+        params = {key: value for key, value in params.items() if value is not None}
+        self._checked_target(y)  # all of it, before a part is learned
+        with all_or_nothing(self):
+            tasks = tasks_of_fit(self, X, y, params)
+            if tasks is None:
+                self._learn(X, y, params, "fit", starts_anew=True)
+                return self
+            for one in tasks:
+                self._learn_task(*one)
+        return self
 
     @available_if(lambda self: hasattr(self.regressor, "partial_fit"))
     def partial_fit(self, X: Any, y: ArrayLike, **params: Any) -> ContinualTargetRegressor:
@@ -124,7 +147,7 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         X, y
             As in :meth:`fit`.
         **params : dict
-            As in :meth:`fit`, for ``partial_fit`` of the regressor.
+            As in :meth:`fit` but for `task`, for ``partial_fit`` of the regressor.
 
         Returns
         -------
@@ -136,26 +159,44 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         ValueError, TypeError
             As in :meth:`fit`.
         """
-        return self._learn("partial_fit", X, y, params, first=not self.__sklearn_is_fitted__())
+        with all_or_nothing(self):
+            self._learn_task(X, y, params, self._next_task())
+        return self
+
+    def _learn_task(self, X: Any, y: Any, metadata: dict[str, Any], arrival: Arrival) -> None:
+        starts_anew = arrival.starts_anew or not self.__sklearn_is_fitted__()
+        self._learn(X, y, metadata, arrival.routed_by, starts_anew, arrival)
 
     def _learn(
-        self, method: str, X: Any, y: Any, params: dict[str, Any], first: bool
-    ) -> ContinualTargetRegressor:
+        self,
+        X: Any,
+        y: Any,
+        metadata: dict[str, Any],
+        method: str,
+        starts_anew: bool,
+        arrival: Arrival | None = None,
+    ) -> None:
+        """Transform targets and pass them on, as a task that arrives or all at once to ``fit``."""
         y = self._checked_target(y)
-        params = self._routed(method, params)
-        with all_or_nothing(self):
-            if first:
-                transformer, regressor = self._fitted_transformer(y, params), clone(self.regressor)
-                flat = y.ndim == 1
-            else:
-                transformer, regressor, flat = self.transformer_, self.regressor_, self.y_is_flat_
-            # as an array, where set_config asks for a DataFrame
-            transformed = np.asarray(transformer.transform(_as_table(y)))
-            getattr(regressor, method)(
-                X, _flattened(transformed) if flat else transformed, **params
-            )
-            self.__dict__.update(transformer_=transformer, regressor_=regressor, y_is_flat_=flat)
-        return self
+        weight = metadata.get(keyword(self, "sample_weight", metadata, method) or "")
+        metadata = self._routed(method, metadata)
+        if starts_anew:
+            transformer, regressor = self._fitted_transformer(y, weight), clone(self.regressor)
+            flat = y.ndim == 1
+        else:
+            transformer, regressor, flat = self.transformer_, self.regressor_, self.y_is_flat_
+        # as an array, where set_config asks for a DataFrame
+        transformed = np.asarray(transformer.transform(_as_table(y)))
+        target = _flattened(transformed) if flat else transformed
+        if arrival is None:
+            regressor.fit(X, target, **metadata)
+        else:
+            learn_task(regressor, X, target, metadata, arrival)
+        self.__dict__.update(transformer_=transformer, regressor_=regressor, y_is_flat_=flat)
+
+    @property
+    def _learner(self) -> Any:
+        return self.regressor
 
     def _checked_target(self, y: Any) -> np.ndarray:
         if y is None:
@@ -167,12 +208,12 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
             raise TypeError("y holds dates or durations, which are no numbers; divide by a unit")
         return check_array(y, input_name="y", ensure_2d=False)
 
-    def _fitted_transformer(self, y: np.ndarray, params: dict[str, Any]) -> Any:
+    def _fitted_transformer(self, y: np.ndarray, sample_weight: Any) -> Any:
         transformer = StandardScaler() if self.transformer is None else clone(self.transformer)
         if not hasattr(transformer, "inverse_transform"):
             raise TypeError(f"transformer {transformer} has no inverse_transform")
-        if "sample_weight" in params and has_fit_parameter(transformer, "sample_weight"):
-            return transformer.fit(_as_table(y), sample_weight=params["sample_weight"])
+        if sample_weight is not None and has_fit_parameter(transformer, "sample_weight"):
+            return transformer.fit(_as_table(y), sample_weight=sample_weight)
         return transformer.fit(_as_table(y))
 
     def predict(self, X: Any, **params: Any) -> np.ndarray:
@@ -221,11 +262,13 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         return self
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Return the requests of the regressor, method by method."""
+        """Return the requests of the regressor, and its own for ``score``."""
         mapping = MethodMapping()
         for method in ("fit", "partial_fit", "predict"):
             mapping.add(caller=method, callee=method)
-        return MetadataRouter(owner=self).add(regressor=self.regressor, method_mapping=mapping)
+        router = MetadataRouter(owner=self).add(regressor=self.regressor, method_mapping=mapping)
+        own = super().get_metadata_routing()
+        return router.add_self_request(with_task(own, self.regressor))
 
     @property
     def n_features_in_(self) -> int:
@@ -238,9 +281,9 @@ class ContinualTargetRegressor(RegressorMixin, MetaEstimatorMixin, BaseEstimator
         return self.regressor_.feature_names_in_
 
     def _routed(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        if not get_config()["enable_metadata_routing"]:
-            return params
-        return process_routing(self, method, **params)["regressor"][method]
+        return (
+            process_routing(self, method, **params)["regressor"][method] if is_routed() else params
+        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "regressor_")

@@ -22,13 +22,14 @@ def name_of_lambda(parameters: Iterable[str], owner: str) -> str:
 
 
 def fitted_net(estimator: Any, attribute: str) -> Any:
-    """Return the last part of a fitted estimator that has an attribute.
+    """Return the innermost part of a fitted estimator that has an attribute.
 
-    Itself, or else a step of a pipeline, the ``regressor_`` of a
-    TransformedTargetRegressor, the ``best_estimator_`` of a search.
+    The last step of a pipeline that has one, the ``regressor_`` of a
+    TransformedTargetRegressor, the ``best_estimator_`` of a search; or else the
+    estimator itself.
     """
     check_is_fitted(estimator)
-    net = _innermost(estimator, attribute)
+    net = part_with(estimator, attribute)
     if net is None:
         raise TypeError(
             f"{type(estimator).__name__} has no {attribute}, and no step that has: is there "
@@ -37,10 +38,17 @@ def fitted_net(estimator: Any, attribute: str) -> Any:
     return net
 
 
-def _innermost(estimator: Any, attribute: str) -> Any:
-    if hasattr(estimator, attribute):
-        return estimator
+def part_with(estimator: Any, attribute: str) -> Any:
+    """Return the innermost part of an estimator that has an attribute; None if there is none."""
+    if isinstance(estimator, type):  # a class in place of an instance has properties, not values
+        return None
+    inner = part_within(estimator, attribute)
+    return estimator if inner is None and hasattr(estimator, attribute) else inner
+
+
+def part_within(estimator: Any, attribute: str) -> Any:
+    """Return the same of what is inside an estimator, the estimator itself not counted."""
     steps = [step for _, step in reversed(getattr(estimator, "steps", []))]
     wrapped = [getattr(estimator, name, None) for name in ("regressor_", "best_estimator_")]
-    found = (_innermost(part, attribute) for part in steps + wrapped if part is not None)
-    return next((net for net in found if net is not None), None)
+    found = (part_with(part, attribute) for part in steps + wrapped if part is not None)
+    return next((part for part in found if part is not None), None)

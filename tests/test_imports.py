@@ -17,6 +17,7 @@ FLOORS = (
     {"memory"},
     {"saving", "display"},
     {"training"},
+    {"continual"},
     {"regressor", "pipeline", "target"},
     {"selection"},
     {"__init__"},

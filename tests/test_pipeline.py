@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError, UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge, SGDClassifier, SGDRegressor
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
@@ -295,13 +295,27 @@ def test_weights_reach_the_steps_they_name(tasks):
     assert pipeline[-1].memory_.tasks[1].weight == 2.0
 
 
-def test_weights_without_a_step_are_refused(tasks):
+def test_weights_without_a_step_are_the_final_steps(tasks):
+    weight = np.arange(40.0)
+    bare = make_continual_pipeline(StandardScaler(), quick())
+    named = clone(bare)
+    for X, y in tasks[:2]:
+        bare.partial_fit(X, y, sample_weight=weight, task_weight=2.0)
+        named.partial_fit(X, y, ewcregressor__sample_weight=weight, ewcregressor__task_weight=2.0)
+    np.testing.assert_array_equal(parameters(bare[-1]), parameters(named[-1]))
+    assert bare.memory_.tasks[1].weight == 2.0
+
+
+def test_what_no_step_takes_is_refused_by_the_final_one(tasks):
     X, y = tasks[0]
     pipeline = make_continual_pipeline(StandardScaler(), quick())
-    for _ in range(2):
-        with pytest.raises(ValueError, match="sample_weight parameter"):
-            pipeline.partial_fit(X, y, sample_weight=np.ones(40))
-        pipeline.partial_fit(X, y)
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(TypeError, match="colour"):
+            getattr(pipeline, method)(X, y, colour="red")
+        with pytest.raises(TypeError, match="sample_weight is given twice"):
+            getattr(pipeline, method)(
+                X, y, sample_weight=np.ones(40), ewcregressor__sample_weight=np.ones(40)
+            )
 
 
 @pytest.mark.parametrize("update", [False, True])
@@ -517,11 +531,17 @@ def test_lambda_is_chosen_over_tasks_that_arrive_in_one_table(table):
     X, y, task = table
     grid = {"ewcregressor__ewc_lambda": [0.0, 10.0], "update_transformers": [False, True]}
     pipeline = make_continual_pipeline(StandardScaler(), quick())
-    search = GridSearchCV(pipeline, grid, cv=2).fit(X, y, ewcregressor__task=task)
-    assert search.best_estimator_[-1].n_tasks_ == 3
-    plain = GridSearchCV(
-        make_pipeline(StandardScaler(), quick()), {"ewcregressor__ewc_lambda": [0.0, 10.0]}, cv=2
-    ).fit(X, y, ewcregressor__task=task)
-    scores = search.cv_results_["mean_test_score"].reshape(2, 2)
-    np.testing.assert_array_equal(scores[:, 0], plain.cv_results_["mean_test_score"])
+    search = GridSearchCV(pipeline, grid, cv=KFold(2)).fit(X, y, task=task)
+    assert search.best_estimator_.n_tasks_ == 3
+    for candidate, score in zip(
+        search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
+    ):
+        scores = []
+        for train, test in KFold(2).split(X):
+            deployed = clone(pipeline).set_params(**candidate)
+            for label in "abc":
+                rows = train[task[train] == label]
+                deployed.partial_fit(X[rows], y[rows])
+            scores.append(deployed.score(X[test], y[test]))
+        assert score == np.mean(scores)
     assert search.best_estimator_.partial_fit(X, y)[-1].n_tasks_ == 4

@@ -17,6 +17,9 @@ from sklearn.preprocessing import (
 )
 
 from sklearn_ewc.data.unseen import unseen_categories, warn_of_unseen
+from sklearn_ewc.pipeline import make_continual_pipeline
+
+from ..helpers import quick
 
 EARLY = pd.DataFrame({"carat": np.arange(20.0), "cut": ["a", "b"] * 10, "hue": [3, 5] * 10})
 LATE = pd.DataFrame({"carat": np.arange(6.0), "cut": ["a", "d", "c"] * 2, "hue": [3, 5, 4] * 2})
@@ -149,3 +152,39 @@ def test_many_categories_are_counted():
     encoder = ignoring().fit([["a"]])
     with pytest.warns(UserWarning, match=r"columns x0: 'b0', 'b1', 'b2', 'b3', 'b4' and 4 more"):
         warn_of_unseen(encoder, [[f"b{number}"] for number in range(9)], "encoder", "task 2")
+
+
+# in a pipeline
+
+
+def table(**kwargs):
+    return make_column_transformer((ignoring(**kwargs), ["cut"]), (StandardScaler(), ["carat"]))
+
+
+def message(task):
+    return rf"{task} has categories that step 'columntransformer'.*columns cut: 'c', 'd'"
+
+
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("around", [make_continual_pipeline, lambda x: x], ids=["nested", "flat"])
+def test_a_later_task_with_other_categories_is_told_of(around, update):
+    pipeline = around(make_continual_pipeline(table(), quick(), update_transformers=update))
+    pipeline.partial_fit(EARLY, Y).partial_fit(EARLY, Y)
+    with pytest.warns(UserWarning, match=message("task 3")):
+        pipeline.partial_fit(LATE, Y[:6])
+    assert pipeline.n_tasks_ == 3
+
+
+def test_a_task_with_a_label_is_named_by_it():
+    both, task = pd.concat([EARLY, LATE]), [2023] * 20 + [2024] * 6
+    pipeline = make_continual_pipeline(table(), quick())
+    with pytest.warns(UserWarning, match=message(r"task 2 \(2024\)")):
+        pipeline.fit(both, np.zeros(26), task=task)
+
+
+def test_nothing_is_said_of_the_first_task_of_declared_categories_and_of_predictions():
+    pipeline = make_continual_pipeline(table(), quick()).fit(EARLY, Y)
+    pipeline.predict(LATE)
+    pipeline.fit(LATE, Y[:6])
+    declared = make_continual_pipeline(table(categories=[list("abcd")]), quick())
+    declared.partial_fit(EARLY, Y).partial_fit(LATE, Y[:6])

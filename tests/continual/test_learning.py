@@ -181,6 +181,24 @@ def test_no_task_is_one_task(nesting, stream):
     assert model.n_tasks_ == 1
 
 
+@pytest.mark.parametrize("name", ["target(net)", "target(pipeline(net))"])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_the_weights_of_the_net_weight_the_scale_of_y(name, method, stream):
+    X, y, task, weight = stream
+    rows = task == 1 if method == "fit" else np.full(90, True)
+    expected = np.average(y[rows], weights=weight[rows])
+    tasks = {"task": task} if method == "fit" else {}
+    for prefix in {"", PREFIXES.get(name, "")}:
+        model = NESTINGS[name](quick())
+        getattr(model, method)(X, y, **{f"{prefix}sample_weight": weight}, **tasks)
+        assert model.transformer_.mean_ == pytest.approx(expected)
+    with sklearn.config_context(enable_metadata_routing=True):
+        net = quick().set_fit_request(task=True, sample_weight="w")
+        model = NESTINGS[name](net.set_partial_fit_request(sample_weight="w"))
+        getattr(model, method)(X, y, w=weight, **tasks)
+    assert model.transformer_.mean_ == pytest.approx(expected)
+
+
 # inputs of every kind
 
 
@@ -433,6 +451,23 @@ def test_what_means_nothing_is_refused_before_anything_is_learned(nesting, chang
         model.fit(**{"X": X, "y": y, "task": task, **change})
     np.testing.assert_array_equal(model.predict(X), before)
     assert model.n_tasks_ == 3
+
+
+def test_all_targets_are_checked_before_the_first_task_is_learned(stream):
+    X, y, task, _ = stream
+
+    class Watching(Counting):
+        calls = 0
+
+        def partial_fit(self, X, y):
+            Watching.calls += 1
+            return super().partial_fit(X, y)
+
+    y = np.where(task == 3, np.nan, y)
+    for nesting in (in_target, NESTINGS["target(pipeline(net))"]):
+        with pytest.raises(ValueError, match="y contains NaN"):
+            nesting(Watching()).fit(X, y, task=task)
+    assert Watching.calls == 0
 
 
 # searches

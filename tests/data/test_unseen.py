@@ -138,6 +138,13 @@ def test_a_missing_value_is_a_category_like_others(missing):
     assert len(found) == 2
 
 
+def test_one_nan_is_as_good_as_another():
+    early, late = np.array([[1.0], [np.nan]]), np.array([[np.nan], [2.0], [np.nan]])
+    assert unseen_categories(ignoring().fit(early), late) == {"x0": [2.0]}
+    (found,) = unseen_categories(ignoring().fit(early[:1]), late).values()
+    assert len(found) == 2
+
+
 def test_what_has_no_categories_is_never_asked():
     class Untouchable:
         def __getattr__(self, name):

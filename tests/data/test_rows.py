@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 import scipy.sparse as sp
 import torch
@@ -20,7 +19,6 @@ CONTAINERS = {
     "tuple": tuple(X.tolist()),
     "tensor": torch.from_numpy(X),
     "pandas": pd.DataFrame(X, index=list("fedcba")),
-    "polars": pl.DataFrame(X),
     "coo": sp.coo_array(X),
     "csr": sp.csr_matrix(X),
     "dok": sp.dok_array(X),
@@ -40,6 +38,13 @@ def test_rows_are_taken_from_any_table(data):
     taken = rows_of(data, ROWS)
     assert number_of_rows(taken) == 3
     np.testing.assert_array_equal(dense(taken), X[ROWS])
+
+
+def test_rows_are_taken_from_polars():
+    polars = pytest.importorskip("polars")
+    for data, expected in ((polars.DataFrame(X), X), (polars.Series(X[:, 0]), X[:, 0])):
+        assert number_of_rows(data) == 6
+        np.testing.assert_array_equal(rows_of(data, ROWS).to_numpy(), expected[ROWS])
 
 
 @pytest.mark.parametrize("form", [dict, SliceDict])

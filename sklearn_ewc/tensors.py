@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+Found = TypeVar("Found")
 
 _JOINED_ROWS, _JOINED_NUMBERS = 512, 2**18
 
@@ -140,3 +141,25 @@ def _concatenated(batches: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     else:
         inputs = torch.cat(X)
     return inputs, *(torch.cat(part) for part in rest)
+
+
+class cached_property(Generic[Found]):  # noqa: N801
+    """A property that is found once, of objects that do not change.
+
+    In place of functools', until Python 3.12 is the oldest: before that it holds a lock, one
+    for all objects of a class. Threads would wait for each other, and a process forked in that
+    moment for ever.
+    """
+
+    def __init__(self, find: Callable[[Any], Found]) -> None:
+        self.find = find
+        self.__doc__ = find.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Found:
+        if instance is None:
+            return self  # type: ignore[return-value]
+        found = vars(instance)[self.name] = self.find(instance)
+        return found

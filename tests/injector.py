@@ -16,7 +16,7 @@ import types
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from sklearn_ewc import MLP, EWCRegressor
 from sklearn_ewc.pipeline import ContinualPipeline
 from sklearn_ewc.rollback import all_or_nothing
 from sklearn_ewc.target import ContinualTargetRegressor
+from sklearn_ewc.tensors import cached_property
 
 LIBRARY = os.path.dirname(sklearn_ewc.__file__)
 UNDOING = [os.path.join(LIBRARY, name) for name in ("rollback.py", "snapshot.py")]

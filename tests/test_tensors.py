@@ -1,9 +1,11 @@
 """Batches of tensors, dicts and sequences."""
 
+import threading
+
 import pytest
 import torch
 
-from sklearn_ewc.tensors import joined, leaves, mapped
+from sklearn_ewc.tensors import cached_property, joined, leaves, mapped
 
 TABLE, TARGET = torch.arange(12.0).reshape(6, 2), torch.arange(6.0).reshape(6, 1)
 
@@ -57,3 +59,19 @@ def test_nested_parts_are_mapped_and_listed_in_order():
     doubled = mapped(data, lambda part: 2 * part)
     assert torch.equal(doubled["a"][1][0], 2 * TARGET)
     assert [part.shape for part in leaves(data)] == [(6, 2), (6, 1), (6, 2)]
+
+
+def test_what_is_found_once_is_found_for_two_objects_at_once():
+    class Slow:
+        @cached_property
+        def value(self):
+            met.wait(timeout=5)
+            return []
+
+    met = threading.Barrier(2)
+    one, other = Slow(), Slow()
+    thread = threading.Thread(target=lambda: other.value)
+    thread.start()
+    assert one.value is one.value
+    thread.join()
+    assert other.value is not one.value

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..tensors import Tensors, flat, moved, one_vector, parts
+from ..tensors import Tensors, cached_property, flat, moved, one_vector, parts
 from .base import Cotangents
 from .per_sample import Add, Rule, fastest_rule, summed_gradient
 

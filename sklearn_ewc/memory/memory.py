@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ..tensors import cached_property
 from .penalty import Penalty
 from .quadratic import Quadratic
 from .task import Task

@@ -33,8 +33,8 @@ class Penalty:
 
     Attributes
     ----------
-    ewc_lambda : float
-        λ; may be changed between steps.
+    lambda_range : tuple of float
+        The smallest and the largest λ that there was.
     n_summed : float, default=1.0
         How many samples' losses the criterion adds up, which the penalty then counts
         as often: 1 where it is their mean. May be changed between steps.
@@ -45,12 +45,24 @@ class Penalty:
     ) -> None:
         self.quadratic = quadratic
         self.params = {name: params[name] for name in quadratic.centre}
+        self.lambda_range = ewc_lambda, ewc_lambda
         self.ewc_lambda = ewc_lambda
         self.n_summed = 1.0
         dtypes = {p.dtype for p in self.params.values()}
         self._has_resolvent = len(dtypes) < 2 and quadratic.curvature.resolvent([], 1.0) is not None
         self._scratch = quadratic.scratch()  # a malloc of this size may cost more than the sum
         self._pulls: list[_Pull] = []
+
+    @property
+    def ewc_lambda(self) -> float:
+        """λ; may be changed between steps."""
+        return self._ewc_lambda
+
+    @ewc_lambda.setter
+    def ewc_lambda(self, value: float) -> None:
+        smallest, largest = self.lambda_range
+        self.lambda_range = min(smallest, value), max(largest, value)
+        self._ewc_lambda = value
 
     @torch.no_grad()
     def value(self) -> Tensor:

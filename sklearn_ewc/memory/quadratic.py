@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..curvature import Curvature, Diagonal
-from ..tensors import Tensors, are_finite, flat, moved, one_vector, parts
+from ..tensors import Tensors, are_finite, cached_property, flat, moved, one_vector, parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Trainings that went out of bounds: told by their loss, also where it ends finite."""
+"""Trainings that went out of bounds: told by what they minimise, also where it ends finite."""
 
 from __future__ import annotations
 
@@ -10,56 +10,85 @@ import torch
 from torch.func import functional_call
 
 from ..curvature.criterion import total_loss
+from ..memory import Memory, Penalty
 from ..tensors import Tensors, as_arguments
 
-_FACTOR = 1e3  # far beyond what a penalty, noise or a bad rate do to a loss
+_FACTOR = 10.0  # beyond what noise, few epochs or a rate that makes the end jitter do
+_LARGEST = 1e300  # some λ are larger: what they make of a penalty is to stay a number
 
 
-def diverged(net: Any, loss: float) -> FloatingPointError:
+def diverged(net: Any, loss: float, penalty: float = 0.0) -> FloatingPointError:
     """Return the error that tells of it."""
+    found = f"loss {loss}" + (f" and penalty {penalty:.3g}" if penalty else "")
     return FloatingPointError(
-        f"training diverged: loss {loss} in epoch {len(net.history)}, task "
+        f"training diverged: {found} in epoch {len(net.history)}, task "
         f"{net.n_tasks_ + 1}, with lr={net.lr} and ewc_lambda={net.ewc_lambda}; "
         "lower one of them. The estimator is as it was before the call"
     )
 
 
-def check_loss(
+def check_objective(
     net: Any,
     loss: float,
-    expected: float,
+    penalty: Penalty,
     start: Tensors,
     batches: Iterable[tuple[Any, ...]],
 ) -> None:
-    """Raise FloatingPointError if a loss is absurd where training ended.
+    """Raise FloatingPointError if what was minimised, L + λ P, has grown out of bounds.
 
-    It is, if it is not finite, or a thousand times that of the module as it was
-    before the task, of outputs that are all zero, and of 1.
+    It has, if it is more than ten times as large as it was at the start, as it is of a
+    module that knows nothing, and as 1. Such a module has outputs that are all zero, as
+    far as L goes, and parameters that are all zero, as far as P does: a large λ makes
+    much of the least jitter, but no jitter goes that far. 1 is what the outputs of a new
+    module are about, whatever the unit of y.
+
+    A criterion may be negative: then its size counts. Where a callback has changed λ,
+    its smallest value counts at the end and its largest elsewhere.
 
     Parameters
     ----------
     net : EWCNet
+        Trained; its memory is still that of the tasks before.
     loss : float
-        The criterion on the task at its end.
-    expected : float
-        The same on the first batch at its start: `batches` are looked at only if
-        `loss` is far beyond it.
+        L, the criterion on the task at its end.
+    penalty : Penalty
+        What the net was trained under.
     start : dict of str to Tensor
-        The module's parameters and buffers then.
+        The module's parameters and buffers at the start.
     batches : iterable of (X, y) or (X, y, sample_weight)
+        The task; looked at only where the end leaves room for doubt.
     """
     if not math.isfinite(loss):
         raise diverged(net, loss)
-    if loss <= _FACTOR * max(expected, 1.0):
+    smallest, largest = penalty.lambda_range
+    amount = _times(smallest, net.memory_, penalty.params)
+    end = loss + amount
+    if end <= _FACTOR:  # times 1
         return
-    module = net.bare_module_
-    at_start = at_zero = total = 0.0
+    at_start, at_zero = _losses(net, start, batches)
+    zero = {name: torch.zeros_like(p) for name, p in penalty.params.items()}
+    at_start += _times(largest, net.memory_, start)
+    at_zero += _times(largest, net.memory_, zero)
+    if end > _FACTOR * max(abs(at_start), abs(at_zero)):
+        raise diverged(net, loss, amount)
+
+
+def _times(ewc_lambda: float, memory: Memory, params: Tensors) -> float:
+    """Return λ times the penalty at parameters, which their dtype need not hold."""
+    if ewc_lambda == 0:
+        return 0.0
+    with torch.no_grad():
+        return min(ewc_lambda * float(memory.penalty(params)), _LARGEST)
+
+
+def _losses(net: Any, params: Tensors, batches: Iterable[tuple[Any, ...]]) -> tuple[float, float]:
+    """Return the criterion of the module with other parameters, and of outputs all zero."""
+    of_params = of_zero = n_samples = 0.0
     with torch.no_grad():
         for X, y, *weight in batches:
-            output = functional_call(module, start, *as_arguments(X))
+            output = functional_call(net.bare_module_, params, *as_arguments(X))
             weights = weight[0] if weight else None
-            at_start += float(total_loss(net.criterion_, output, y, weights))
-            at_zero += float(total_loss(net.criterion_, torch.zeros_like(output), y, weights))
-            total += len(y) if weights is None else float(weights.sum())
-    if loss > _FACTOR * max(at_start / total, at_zero / total, 1.0):
-        raise diverged(net, loss)
+            of_params += float(total_loss(net.criterion_, output, y, weights))
+            of_zero += float(total_loss(net.criterion_, torch.zeros_like(output), y, weights))
+            n_samples += len(y) if weights is None else float(weights.sum())
+    return of_params / n_samples, of_zero / n_samples

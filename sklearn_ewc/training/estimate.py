@@ -13,9 +13,9 @@ from skorch.utils import to_tensor
 from torch import Tensor
 
 from ..curvature import curvature_and_loss, random_signs
-from ..memory import Task
+from ..memory import Penalty, Task
 from ..tensors import are_finite
-from .divergence import check_loss, diverged
+from .divergence import check_objective, diverged
 from .rehearsal import Rehearsal
 from .seeding import task_generator
 from .steps import inputs, targets
@@ -23,8 +23,10 @@ from .steps import inputs, targets
 _SILENT_SECONDS = 3.0
 
 
-def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehearsal) -> Task:
-    """Return the task that a net has just been trained on.
+def finished_task(
+    net: Any, dataset: Any, task_weight: float, rehearsal: Rehearsal, penalty: Penalty
+) -> Task:
+    """Return the task that a net has just been trained on, under a penalty.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def finished_task(net: Any, dataset: Any, task_weight: float, rehearsal: Rehears
         signs=batches.signs,
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
     )
-    check_loss(net, loss, rehearsal.loss, rehearsal.state, _batches(net, iterator))
+    check_objective(net, loss, penalty, rehearsal.state, _batches(net, iterator))
     if rehearsal.fisher in ("exact", "sampled") and curvature.trace() == 0:
         raise ValueError(
             f"the {rehearsal.fisher} Fisher of this task is zero: {net.criterion_name_} has no "

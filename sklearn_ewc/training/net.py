@@ -285,7 +285,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             loop.train(self, train, valid, penalty, rehearsal.is_random)
         check_still_bound(self.bare_module_, bound)
         memory = replace(self.memory_, **self._memory_settings())
-        finished = partial(finished_task, self, train, task_weight, rehearsal)
+        finished = partial(finished_task, self, train, task_weight, rehearsal, penalty)
         end_task(self, memory, finished, X=data.X, y=data.y)
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:

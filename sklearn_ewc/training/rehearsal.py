@@ -40,8 +40,6 @@ class Rehearsal:
         Parts of the module that stay in evaluation, so that their buffers stay.
     fisher : str
         The estimator of the Fisher, where "auto" has been decided.
-    loss : float
-        The mean criterion on the first batch.
     state : dict of str to Tensor
         A copy of the module's parameters and buffers.
     """
@@ -49,7 +47,6 @@ class Rehearsal:
     is_random: bool
     at_rest: tuple[nn.Module, ...]
     fisher: str
-    loss: float
     state: Tensors
 
 
@@ -87,8 +84,7 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
         )
     module = net.bare_module_
     state = copied({**dict(module.named_parameters()), **dict(module.named_buffers())})
-    loss = float(total_loss(net.criterion_, output, y)) / len(y)
-    return Rehearsal(is_random, parts, _fisher_for(net, output), loss, state)
+    return Rehearsal(is_random, parts, _fisher_for(net, output), state)
 
 
 def check_still_bound(module: nn.Module, params: Mapping[str, Tensor]) -> None:

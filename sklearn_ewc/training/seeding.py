@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,15 @@ from torch.func import functional_call
 from ..tensors import as_arguments
 
 _GLOBAL_GENERATOR = threading.RLock()
+
+# A process is forked between two blocks, or its copy of the lock would be held for ever by a
+# thread that it has no copy of, and the generator be in the middle of another's numbers.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_GLOBAL_GENERATOR.acquire,
+        after_in_parent=_GLOBAL_GENERATOR.release,
+        after_in_child=_GLOBAL_GENERATOR.release,
+    )
 
 
 @contextmanager

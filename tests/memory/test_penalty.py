@@ -86,6 +86,14 @@ def test_a_rate_or_lambda_that_changes_takes_effect_in_the_next_step():
         torch.testing.assert_close(params["w"].detach(), ends["w"])
 
 
+def test_the_range_of_a_lambda_that_changes_is_kept():
+    bound, _ = bound_to_parameters(2.0)
+    assert bound.lambda_range == (2.0, 2.0)
+    for ewc_lambda in (5.0, 0.0, 3.0):
+        bound.ewc_lambda = ewc_lambda
+    assert bound.lambda_range == (0.0, 5.0)
+
+
 def test_every_group_of_parameters_goes_at_its_own_rate():
     bound, params = bound_to_parameters(2.0)
     groups = [{"params": [params["w"]], "lr": 0.1}, {"params": [params["b"]], "lr": 0.4}]

@@ -1,8 +1,12 @@
 """Seeds, threads and torch's global generator."""
 
+import os
+import signal
 import threading
+import time
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -66,3 +70,41 @@ def test_randomness_in_a_forward_pass_is_noticed_without_leaving_a_trace():
     assert not draws_random_numbers(nn.Dropout(0.5).eval(), X, "cpu")
     assert torch.equal(norm.running_mean, before)
     assert norm.num_batches_tracked == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_forked_while_another_thread_draws_can_draw():
+    def draw():
+        with seeded(0):
+            is_drawing.set()
+            time.sleep(0.1)
+
+    is_drawing = threading.Event()
+    before = torch.get_rng_state()
+    thread = threading.Thread(target=draw)
+    thread.start()
+    is_drawing.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a process that waits for a lock
+        with seeded(1):
+            torch.rand(1)
+        os._exit(0 if torch.equal(torch.get_rng_state(), before) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    with seeded(0):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_forked_in_a_seeded_block_leaves_it_as_its_parent_does():
+    with seeded(0):
+        child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        thread = threading.Thread(target=lambda: seeded(1).__enter__())
+        thread.start()
+        thread.join()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0

@@ -25,10 +25,14 @@ from .snapshot import (
     of_copied_holder,
     of_holder,
     of_nothing,
+    put_back_items,
     saved,
     saved_modes,
     saver_of_torch,
 )
+
+# there are as many rows as there were epochs, and nobody but a callback writes into old ones
+_N_COPIED_ROWS = 1000
 
 
 def all_or_nothing(*objects: Any, modules: bool = True) -> AbstractContextManager[None]:
@@ -158,12 +162,17 @@ def _saver_of(kind: type) -> Saver | None:
 
 
 def _of_history(rows: list[Any]) -> Saved:
-    # as many as there were epochs; nobody writes into old ones
-    return partial(_put_back_history, rows, list(rows), dict(vars(rows))), ()
+    saved = list(rows)
+    copies = [dict(row) for row in saved[-_N_COPIED_ROWS:]]
+    return partial(_put_back_history, rows, saved, copies, dict(vars(rows))), ()
 
 
-def _put_back_history(rows: list[Any], saved: list[Any], attributes: dict[str, Any]) -> None:
+def _put_back_history(
+    rows: list[Any], saved: list[Any], copies: list[dict[str, Any]], attributes: dict[str, Any]
+) -> None:
     list.__setitem__(rows, slice(None), saved)
+    for row, copy in zip(saved[len(saved) - len(copies) :], copies, strict=True):
+        put_back_items(row, copy)
     vars(rows).update(attributes)
 
 

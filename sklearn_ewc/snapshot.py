@@ -118,7 +118,7 @@ def of_copied_holder(one: Any) -> Saved:
 def _put_back_holder(one: Any, kind: type, attributes: dict[str, Any]) -> None:
     if type(one) is not kind:  # a lazy module has become another
         one.__class__ = kind
-    _put_back_items(getattr(one, "__dict__", {}), attributes)
+    put_back_items(getattr(one, "__dict__", {}), attributes)
 
 
 def _clear(empty: Iterable[Any]) -> None:
@@ -128,10 +128,11 @@ def _clear(empty: Iterable[Any]) -> None:
 
 def _of_dict(items: dict[Any, Any]) -> Saved:
     saved = dict(items)
-    return partial(_put_back_items, items, saved), saved.values()
+    return partial(put_back_items, items, saved), saved.values()
 
 
-def _put_back_items(items: dict[Any, Any], saved: dict[Any, Any]) -> None:
+def put_back_items(items: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    """Give a dict the items that it had, in the order they had."""
     if len(items) == len(saved) and all(
         map(is_, chain(items, items.values()), chain(saved, saved.values()))
     ):
@@ -204,7 +205,7 @@ def _put_back_tensor(
                 if isinstance(now, dict):  # autograd goes on calling hooks in it
                     now.clear()
                 setattr(tensor, name, value)
-    _put_back_items(vars(tensor), attributes)
+    put_back_items(vars(tensor), attributes)
 
 
 def _unrepeated(data: Tensor) -> Tensor:
@@ -253,7 +254,7 @@ def _of_unknown(one: Any, seen: dict[int, Any]) -> list[Undo]:
 
 
 def _put_back_unknown(one: Any, attributes: dict[str, Any], slots: dict[str, Any]) -> None:
-    _put_back_items(getattr(one, "__dict__", {}), attributes)
+    put_back_items(getattr(one, "__dict__", {}), attributes)
     for name, value in slots.items():
         setattr(one, name, value)
 

@@ -299,6 +299,18 @@ def test_rows_of_a_history_are_kept_not_copied():
     assert all(one is other for one, other in zip(list.__iter__(history), rows, strict=True))
 
 
+def test_what_a_callback_writes_into_the_rows_of_earlier_epochs_is_gone():
+    history = History([{"loss": epoch, "is_best": epoch == 1} for epoch in range(1500)])
+
+    def write():
+        history[-1]["loss"] = 0
+        del history[-1]["is_best"]
+        list.__getitem__(history, 600)["note"] = "best"
+        history.append({"loss": 1})
+
+    assert_undone(history, write)
+
+
 def test_a_long_history_costs_no_more_than_its_list():
     history = History([{"loss": 1.0, "batches": []}] * 300_000)
     start = time.perf_counter()

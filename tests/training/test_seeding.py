@@ -19,6 +19,8 @@ from sklearn_ewc.training.seeding import (
     task_seed,
 )
 
+from ..helpers import parameters, quick
+
 
 def test_a_seeded_block_is_reproducible_and_leaves_no_trace():
     before = torch.get_rng_state()
@@ -46,6 +48,24 @@ def test_seeded_blocks_in_threads_do_not_mix():
     for thread in threads:
         thread.join()
     assert all(torch.equal(draw, expected) for draws in found.values() for draw in draws)
+
+
+def test_nets_with_dropout_that_threads_train_at_once_are_those_trained_alone(tasks):
+    def train(seed):
+        net = quick(module=dropout, max_epochs=10, random_state=seed)
+        found[seed] = parameters(net.partial_fit(*tasks[0]))
+
+    dropout = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    found = {}
+    for seed in range(3):
+        train(seed)
+    alone, found = found, {}
+    threads = [threading.Thread(target=train, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[seed], alone[seed]) for seed in range(3))
 
 
 def test_seeds_of_tasks_differ_and_depend_on_nothing_else():

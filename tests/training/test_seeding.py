@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -61,10 +62,13 @@ def test_nets_with_dropout_that_threads_train_at_once_are_those_trained_alone(ta
         train(seed)
     alone, found = found, {}
     threads = [threading.Thread(target=train, args=(seed,)) for seed in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
     assert all(torch.equal(found[seed], alone[seed]) for seed in range(3))
 
 

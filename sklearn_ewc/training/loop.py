@@ -40,7 +40,8 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     del vars(net)["_generator"]
     held_out = None if validation is None else net.get_iterator(validation, training=False)
     of_training: dict[str, Any] = {
-        "seeds": generator if is_random else None,
+        # of a stream of its own: whether there are any does not change the order of the batches
+        "seeds": task_generator(net.seed_, net.n_tasks_ + 1, stream=1) if is_random else None,
         "weight_unit": mean_weight(dataset),
     }
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}

@@ -55,19 +55,20 @@ def base_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(random_state)
 
 
-def task_seed(base: int, task: int) -> int:
+def task_seed(base: int, task: int, stream: int = 0) -> int:
     """Return the seed of one task; task 0 is the initialisation.
 
     A function of its arguments only, so that a run that was saved and loaded
-    between two tasks continues as it would have.
+    between two tasks continues as it would have. What is drawn from one stream of a
+    task does not move another.
     """
-    words = np.random.SeedSequence([base, task]).generate_state(2)
+    words = np.random.SeedSequence([base, task, stream]).generate_state(2)
     return int(words[0]) << 31 | int(words[1]) >> 1
 
 
-def task_generator(base: int, task: int) -> torch.Generator:
-    """Return a new generator for one task."""
-    return torch.Generator().manual_seed(task_seed(base, task))
+def task_generator(base: int, task: int, stream: int = 0) -> torch.Generator:
+    """Return a new generator for one task, at the beginning of one of its streams."""
+    return torch.Generator().manual_seed(task_seed(base, task, stream))
 
 
 def draw_seed(generator: torch.Generator) -> int:

@@ -1,5 +1,6 @@
 """Seeds, threads and torch's global generator."""
 
+import itertools
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_ewc.training import rehearsal
 from sklearn_ewc.training.seeding import (
     base_seed,
     draw_seed,
@@ -73,8 +75,8 @@ def test_nets_with_dropout_that_threads_train_at_once_are_those_trained_alone(ta
 
 
 def test_seeds_of_tasks_differ_and_depend_on_nothing_else():
-    seeds = {task_seed(base, task) for base in range(20) for task in range(20)}
-    assert len(seeds) == 400
+    every = itertools.product(range(20), range(20), range(2))
+    assert len({task_seed(*one) for one in every}) == 800
     assert task_seed(5, 3) == task_seed(5, 3)
     assert draw_seed(task_generator(5, 3)) == draw_seed(task_generator(5, 3))
 
@@ -83,6 +85,15 @@ def test_a_base_seed_comes_from_any_random_state():
     assert base_seed(7) == base_seed(np.int64(7)) == 7
     assert base_seed(np.random.RandomState(1)) == base_seed(np.random.RandomState(1))
     assert base_seed(None) != base_seed(None)
+
+
+def test_a_net_without_dropout_trains_as_ever_if_another_thread_draws_while_it_is_tried(
+    tasks, monkeypatch
+):
+    alone = quick(max_epochs=3, batch_size=8).partial_fit(*tasks[0])
+    monkeypatch.setattr(rehearsal, "draws_random_numbers", lambda *args: True)
+    disturbed = quick(max_epochs=3, batch_size=8).partial_fit(*tasks[0])
+    assert torch.equal(parameters(alone), parameters(disturbed))
 
 
 def test_randomness_in_a_forward_pass_is_noticed_without_leaving_a_trace():

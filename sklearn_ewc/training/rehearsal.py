@@ -13,7 +13,6 @@ from ..curvature.criterion import (
     check_shapes,
     has_curvature,
     is_mean_over_samples,
-    total_loss,
 )
 from ..data.batches import mean_weight
 from ..tensors import Tensors, call, copied

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetRegressor
 from skorch.utils import to_numpy
 
-from .data.checks import checked_inputs
+from .arguments import naming
+from .data.checks import checked_inputs, checked_to_score
 from .data.targets import Values
 from .training import EWCNet
 from .training.units import check_scale_is_known
@@ -42,7 +44,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         ``out_features``, ``hidden_layer_sizes``, unless ``module__…`` sets them;
         an instance is copied. It must return one tensor, shaped like y:
         (n_samples, n_outputs).
-    hidden_layer_sizes : tuple of int, default=(100,)
+    hidden_layer_sizes : int or sequence of int, default=(100,)
         Widths of the hidden layers of :class:`~sklearn_ewc.MLP`.
     ewc_lambda : float, default=3.0
         λ, how much the old tasks count. At 1 an old task's loss counts, to second
@@ -253,10 +255,37 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         check_is_fitted(self)
         check_scale_is_known(self)
         X = checked_inputs(self, X, self.dtype_)
-        nonlinearity = self._get_predict_nonlinearity()
-        restored = map(self.targets_.restored, self.forward_iter(X))
-        outputs = [nonlinearity(output) for output in restored]
-        return self.targets_.to_show(to_numpy(torch.cat(outputs)))
+        outputs = [self.targets_.restored(output) for output in self.forward_iter(X)]
+        with naming("predict_nonlinearity"):
+            nonlinearity = self._get_predict_nonlinearity()
+            predicted = torch.cat([nonlinearity(output) for output in outputs])
+        return self.targets_.to_show(to_numpy(predicted))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R², the coefficient of determination of the predictions.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), dict of arrays, or Dataset
+            Inputs, as in :meth:`fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets. Of several outputs, R² is the mean of theirs.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data mean nothing.
+        """
+        predicted = self.predict(X)
+        y, sample_weight = checked_to_score(y, sample_weight, predicted)
+        with naming("y"):
+            return float(r2_score(y, predicted, sample_weight=sample_weight))
 
     def _get_predict_nonlinearity(self) -> Any:
         """Return skorch's choice, but one column of probabilities and not two."""

@@ -13,9 +13,11 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from .arguments import naming, shown
 from .continual.base import Arrival, Continual
 from .continual.learning import learn_task, tasks_of_fit
 from .continual.metadata import is_routed, keyword, with_task
+from .data.arrays import FLOATS, numbers_in
 from .rollback import all_or_nothing
 
 
@@ -181,12 +183,17 @@ class ContinualTargetRegressor(Continual, RegressorMixin, MetaEstimatorMixin, Ba
         weight = metadata.get(keyword(self, "sample_weight", metadata, method) or "")
         metadata = self._routed(method, metadata)
         if starts_anew:
-            transformer, regressor = self._fitted_transformer(y, weight), clone(self.regressor)
-            flat = y.ndim == 1
+            transformer, flat = self._fitted_transformer(y, weight), y.ndim == 1
+            with naming("regressor"):
+                regressor = clone(self.regressor)
+            learning = "fit" if arrival is None else "partial_fit"
+            if not hasattr(regressor, learning):
+                raise TypeError(f"regressor has no {learning}: {shown(regressor)}")
         else:
             transformer, regressor, flat = self.transformer_, self.regressor_, self.y_is_flat_
         # as an array, where set_config asks for a DataFrame
-        transformed = np.asarray(transformer.transform(_as_table(y)))
+        with naming("y"):
+            transformed = np.asarray(transformer.transform(_as_table(y)))
         target = _flattened(transformed) if flat else transformed
         if arrival is None:
             regressor.fit(X, target, **metadata)
@@ -204,12 +211,12 @@ class ContinualTargetRegressor(Continual, RegressorMixin, MetaEstimatorMixin, Ba
                 f"This {type(self).__name__} estimator requires y to be passed, but the target "
                 "y is None."
             )
-        if np.asarray(y).dtype.kind in "mM":
-            raise TypeError("y holds dates or durations, which are no numbers; divide by a unit")
-        return check_array(y, input_name="y", ensure_2d=False)
+        with naming("y"):
+            return check_array(numbers_in(y), input_name="y", ensure_2d=False, dtype=FLOATS)
 
     def _fitted_transformer(self, y: np.ndarray, sample_weight: Any) -> Any:
-        transformer = StandardScaler() if self.transformer is None else clone(self.transformer)
+        with naming("transformer"):
+            transformer = StandardScaler() if self.transformer is None else clone(self.transformer)
         if not hasattr(transformer, "inverse_transform"):
             raise TypeError(f"transformer {transformer} has no inverse_transform")
         if sample_weight is not None and has_fit_parameter(transformer, "sample_weight"):

@@ -11,6 +11,7 @@ from .diagonal import Diagonal
 from .fisher import (
     FISHERS,
     KINDS,
+    Fisher,
     curvature_and_loss,
     curvature_of,
     diagonal_fisher,
@@ -22,6 +23,7 @@ __all__ = [
     "KINDS",
     "Curvature",
     "Diagonal",
+    "Fisher",
     "Resolvent",
     "curvature_and_loss",
     "curvature_of",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import check_callable, check_choice, naming
 from ..tensors import Tensors, are_finite, joined
 from .base import Curvature
 from .criterion import (
@@ -23,7 +24,8 @@ from .criterion import (
 from .diagonal import Diagonal
 from .restored import restored
 
-FISHERS = ("exact", "empirical", "batch", "sampled")
+Fisher: TypeAlias = Literal["exact", "empirical", "batch", "sampled"]
+FISHERS: tuple[str, ...] = get_args(Fisher)
 KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal,)}
 
 Batches = Iterable[tuple[Any, ...]]
@@ -36,7 +38,7 @@ def curvature_of(
     criterion: Criterion,
     batches: Batches,
     *,
-    fisher: str = "exact",
+    fisher: Fisher = "exact",
     kind: str = "diagonal",
     reduce: Reduce | None = None,
     generator: torch.Generator | None = None,
@@ -122,6 +124,8 @@ def curvature_of(
     >>> curvature_of(line, torch.nn.MSELoss(), [(X, y)]).trace()  # 2 mean(x²) + 2
     12.0
     """
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     signs = random_signs(generator or torch.Generator().manual_seed(0))
     options: Any = {"fisher": fisher, "kind": kind, "reduce": reduce, "signs": signs}
     return curvature_and_loss(module, criterion, batches, **options, wants_loss=False)[0]
@@ -131,7 +135,7 @@ def diagonal_fisher(
     module: nn.Module,
     criterion: Criterion,
     batches: Batches,
-    kind: str = "exact",
+    kind: Fisher = "exact",
     reduce: Reduce | None = None,
 ) -> Tensors:
     """Return one importance per parameter: a diagonal Fisher of the mean criterion.
@@ -163,6 +167,7 @@ def diagonal_fisher(
     >>> diagonal_fisher(line, torch.nn.MSELoss(), [(X, y)])  # 2 mean(x²) and 2
     {'weight': tensor([[10.]]), 'bias': tensor([2.])}
     """
+    check_choice("kind", kind, FISHERS)
     return curvature_of(module, criterion, batches, fisher=kind, reduce=reduce).diagonal()
 
 
@@ -171,7 +176,7 @@ def curvature_and_loss(
     criterion: Criterion,
     batches: Batches,
     *,
-    fisher: str,
+    fisher: Fisher,
     signs: Signs,
     kind: str = "diagonal",
     reduce: Reduce | None = None,
@@ -182,31 +187,35 @@ def curvature_and_loss(
     `signs` returns those of "sampled", in the shape of the outputs that it is told.
     The criterion is 0 unless `wants_loss`.
     """
-    for argument, value, known in (("fisher", fisher, FISHERS), ("kind", kind, KINDS)):
-        if value not in known:
-            raise ValueError(f"unknown {argument} {value!r}; known are {_listed(known)}")
+    check_choice("fisher", fisher, FISHERS)
+    check_choice("kind", kind, KINDS)
+    check_callable("criterion", criterion)
+    check_callable("reduce", reduce, None)
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     loss, total = torch.zeros((), dtype=torch.float64), 0.0
     with _evaluating(module):
         sums = KINDS[kind].sums(module, fisher)
-        for X, y, *weight in joined(map(_checked_batch, batches)):
+        for X, y, *weight in joined(_checked_batches(batches)):
             batch = _Batch(y, weight[0] if weight else None, wants_loss)
             sums.add(X, partial(batch.vectors, fisher, criterion, signs))
             loss = loss.to(y.device) + batch.loss
             total += batch.weight
     added, loss_sum = sums.tensors(), float(loss)
     if reduce is not None:
-        added, loss_sum, total = _reduced(reduce, added, loss_sum, total)
+        with naming("reduce"):
+            added, loss_sum, total = _reduced(reduce, added, loss_sum, total)
     if not total > 0:
-        raise ValueError("the Fisher needs at least one sample with a positive weight")
+        raise ValueError("the Fisher needs at least one sample with a positive weight in batches")
     if not are_finite(added.values()):
         raise ValueError("the Fisher is not finite: batches or parameters hold NaN or infinity")
     return sums.curvature(added, total), loss_sum / total
 
 
-def _listed(known: Iterable[str]) -> str:
-    return ", ".join(map(repr, known))
+def _checked_batches(batches: Any) -> Iterator[Any]:
+    with naming("batches"):
+        iterator = iter(batches)
+    return map(_checked_batch, iterator)
 
 
 def _checked_batch(batch: Any) -> Any:
@@ -287,6 +296,9 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         with restored(module), cudnn:
             torch.set_grad_enabled(True)
             module.eval()
+            for part in module.modules():
+                if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+                    part.sparse = False  # no sparse gradient can be squared and added up
             yield
     finally:
         torch.set_grad_enabled(grad_enabled)

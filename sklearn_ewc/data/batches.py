@@ -101,20 +101,15 @@ class TensorBatches:
         self.loader_options = loader_options
 
     def __len__(self) -> int:
+        if self.loader_options:  # a sampler may have more rows than there are, or fewer
+            return len(self._loader())
         n_samples = len(self.dataset)  # type: ignore[arg-type]
         return n_samples // self.batch_size if self.drop_last else -(-n_samples // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         found = self._tensors_and_rows
         if found is None:
-            yield from DataLoader(
-                self.dataset,
-                self.batch_size,
-                shuffle=self.shuffle and not isinstance(self.dataset, IterableDataset),
-                generator=self.generator,
-                drop_last=self.drop_last,
-                **self.loader_options,
-            )
+            yield from self._loader()
             return
         tensors, rows = found
         n_samples = _length(tensors[0]) if rows is None else len(rows)
@@ -128,6 +123,16 @@ class TensorBatches:
             stop_here = start + self.batch_size
             take = _cut(start, stop_here) if rows is None else _gather(rows[start:stop_here])
             yield tuple(mapped(data, take) for data in tensors)
+
+    def _loader(self) -> DataLoader:
+        return DataLoader(
+            self.dataset,
+            self.batch_size,
+            shuffle=self.shuffle and not isinstance(self.dataset, IterableDataset),
+            generator=self.generator,
+            drop_last=self.drop_last,
+            **self.loader_options,
+        )
 
     @cached_property
     def _tensors_and_rows(self) -> tuple[tuple[Any, ...], Tensor | None] | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +16,12 @@ from sklearn.utils.validation import (
     check_consistent_length,
     validate_data,
 )
-from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-FLOATS = (np.float64, np.float32)
+from ..arguments import naming
+from .arrays import numbers_in, own_dtypes
+
 TORCH_DTYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64")}
 
 
@@ -108,23 +107,42 @@ def checked_data(
         dtype = dtype or _common_dtype(X.values())
         columns = list(X.values())
     else:
-        X = _checked_table(estimator, X, dtype or FLOATS, first)
+        X = _checked_table(estimator, X, dtype, first)
         dtype, columns = X.dtype, [X]
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
     with naming("y"):
-        y = estimator.targets_kind.checked(_on_host(y), dtype, estimator)
+        y = estimator.targets_kind.checked(numbers_in(y), dtype, estimator)
+    with naming("X and y"):
         check_consistent_length(*columns, y)
     if sample_weight is not None:
-        with naming("sample_weight"):
-            sample_weight = _check_sample_weight(
-                _on_host(sample_weight), y, dtype=dtype, ensure_non_negative=True
-            )
-            # a single number for all is let through as it is
-            assert_all_finite(sample_weight, input_name="sample_weight")
+        sample_weight = _checked_weights(sample_weight, y, dtype)
     data = TaskData(X, _owned(y), sample_weight)
     data.check_weights()
     return data
+
+
+def checked_to_score(
+    y: Any, sample_weight: Any, predicted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return targets and weights to compare predictions with, checked."""
+    with naming("y"):
+        y = check_array(numbers_in(y), ensure_2d=False, input_name="y")
+    with naming("X and y"):
+        check_consistent_length(predicted, y)
+    if sample_weight is not None:
+        sample_weight = _checked_weights(sample_weight, y, np.float64)
+    return y, sample_weight
+
+
+def _checked_weights(sample_weight: Any, y: np.ndarray, dtype: Any) -> np.ndarray:
+    with naming("sample_weight"):
+        sample_weight = _check_sample_weight(
+            numbers_in(sample_weight), y, dtype=dtype, ensure_non_negative=True
+        )
+        # a single number for all is let through as it is
+        assert_all_finite(sample_weight, input_name="sample_weight")
+    return sample_weight
 
 
 def features_and_dtype(dataset: Any) -> tuple[int | None, np.dtype]:
@@ -141,27 +159,19 @@ def _is_mapping(X: Any) -> bool:
     return isinstance(X, Mapping) and not issparse(X)  # a sparse DOK matrix is a dict
 
 
-@contextmanager
-def naming(argument: str) -> Iterator[None]:
-    """Let errors name the argument they are about: numpy's do not, scikit-learn's not always."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if re.search(rf"(?<!\w){re.escape(argument)}(?!\w)", str(error)):
-            raise
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{argument}: {error}") from error
-
-
-def _checked_table(estimator: Any, X: Any, dtype: Any, first: bool) -> np.ndarray:
-    with naming("X"):
-        array = validate_data(estimator, _on_host(X), reset=first, dtype=dtype, allow_nd=True)
+def _checked_table(estimator: Any, X: Any, dtype: np.dtype | None, first: bool) -> np.ndarray:
+    with naming("X"), np.errstate(over="ignore"):  # what overflows is infinite, and refused
+        X = numbers_in(X)
+        dtypes = own_dtypes(X) if dtype is None else dtype
+        array = validate_data(estimator, X, reset=first, dtype=dtypes, allow_nd=True)
     return _owned(array)
 
 
 def _check_dataset(dataset: Any, n_features: int | None) -> None:
     """Raise ValueError unless the first sample of a torch Dataset is one."""
-    if len(dataset) == 0:
+    with naming("X is a Dataset"):
+        n_samples = len(dataset)
+    if n_samples == 0:
         raise ValueError("X is a Dataset of 0 samples")
     sample = dataset[0]
     if not (isinstance(sample, tuple | list) and len(sample) in (2, 3)):
@@ -169,22 +179,6 @@ def _check_dataset(dataset: Any, n_features: int | None) -> None:
     found, _ = features_and_dtype(dataset)
     if None not in (found, n_features) and found != n_features:
         raise ValueError(f"X has {found} features, but {n_features} features are expected")
-
-
-def _on_host(data: Any) -> Any:
-    """Return tensors, and skorch's slices of datasets, as arrays."""
-    dtypes = getattr(data, "dtypes", getattr(data, "dtype", None))
-    if any(
-        getattr(dtype, "kind", None) in ("m", "M") for dtype in np.ravel(np.array(dtypes, object))
-    ):
-        # numpy would count days or nanoseconds, as the dates happen to be stored
-        raise TypeError("dates and durations are no numbers; divide by a unit first")
-    if isinstance(data, SliceDataset):
-        return np.stack([np.asarray(item) for item in data])
-    if isinstance(data, np.ndarray) and not data.dtype.isnative:
-        # scikit-learn would take a float32 of the other byte order for no float32
-        return data.astype(data.dtype.newbyteorder("="))
-    return data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
 
 
 def _owned(array: np.ndarray) -> np.ndarray:
@@ -199,8 +193,10 @@ def _checked_mapping(X: Mapping[str, Any], dtype: np.dtype | None) -> dict[str, 
     for key, value in X.items():
         with naming(name := f"X[{key!r}]"):
             arrays[key] = check_array(
-                _on_host(value), ensure_2d=False, allow_nd=True, input_name=name
+                numbers_in(value), ensure_2d=False, allow_nd=True, input_name=name
             )
+    with naming("X"):
+        check_consistent_length(*arrays.values())
     dtype = dtype or _common_dtype(arrays.values())
     return {
         key: _owned(value.astype(_dtype_for_torch(value, dtype), copy=False))

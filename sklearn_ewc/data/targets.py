@@ -13,6 +13,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags, check_array
 from torch import Tensor
 
+from .arrays import FLOATS
+
+SCALE_Y = "scale y, as ContinualTargetRegressor does"
+
 
 @dataclass(frozen=True)
 class Values:
@@ -55,7 +59,12 @@ class Values:
     @staticmethod
     def checked(y: Any, dtype: np.dtype, estimator: Any) -> np.ndarray:
         """Return y as an array of numbers, in the dtype of X."""
-        return check_array(y, ensure_2d=False, dtype=dtype, input_name="y", estimator=estimator)
+        y = check_array(y, ensure_2d=False, dtype=FLOATS, input_name="y", estimator=estimator)
+        with np.errstate(over="ignore"):
+            converted = y.astype(dtype, copy=False)
+        if not np.isfinite(converted).all():
+            raise ValueError(f"y is too large for {dtype}: {SCALE_Y}")
+        return converted
 
     @classmethod
     def of(cls, y: np.ndarray) -> Values:

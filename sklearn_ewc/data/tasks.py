@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import column_or_1d
 
-from .checks import TaskData, naming
+from ..arguments import naming
+from .arrays import on_host
+from .checks import TaskData
 from .rows import check_no_dataset
 
 
@@ -62,10 +64,10 @@ def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
     labels = _labels(task)
     if len(labels) != n_samples:
         raise ValueError(f"task has {len(labels)} labels for {n_samples} samples")
+    if any(map(_is_several, labels)):
+        raise ValueError("task must hold one label per sample, not several")
     if any(map(is_missing, labels)):
         raise ValueError("task has missing labels")
-    if any(isinstance(label, list | tuple) for label in labels):
-        raise ValueError("task must hold one label per sample, not several")
     try:
         known = np.unique(labels) if categories is None else categories
     except TypeError as error:
@@ -74,6 +76,10 @@ def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
         known = sorted(known, key=_natural)
     rows = [np.flatnonzero(labels == label) for label in known]
     return [index for index in rows if len(index)]
+
+
+def _is_several(label: Any) -> bool:
+    return isinstance(label, list | tuple) or np.ndim(label) > 0
 
 
 def is_missing(value: Any) -> bool:
@@ -87,6 +93,7 @@ def is_missing(value: Any) -> bool:
 def _labels(task: Any) -> np.ndarray:
     # as objects, since numpy would turn a list of numbers and text into text
     with naming("task"):
+        task = on_host(task)
         return column_or_1d(np.asarray(task, dtype=object) if isinstance(task, list) else task)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.base import is_regressor
 from sklearn.metrics import get_scorer
 
+from ..arguments import naming
+
 Tasks: TypeAlias = Sequence[tuple[Any, Any]] | Mapping[Any, tuple[Any, Any]]
 
 
@@ -36,6 +38,8 @@ def _by_name(tasks: Tasks, argument: str) -> dict[Any, tuple[Any, Any]]:
     if isinstance(tasks, Mapping):
         named = dict(tasks)
     else:
+        with naming(argument):
+            tasks = list(tasks)
         named = {f"task {number}": pair for number, pair in enumerate(tasks, start=1)}
     if not named:
         raise ValueError(f"{argument} is empty")
@@ -49,13 +53,14 @@ def checked_scorer(estimator: Any, scoring: Any) -> Any:
     """Return the scorer for an estimator that can learn one task after another."""
     if not hasattr(estimator, "partial_fit"):
         raise TypeError(
-            f"{type(estimator).__name__} has no partial_fit, so it cannot learn one task after "
-            "another"
+            f"estimator must learn one task after another, {type(estimator).__name__} has no "
+            "partial_fit"
         )
     if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
         raise TypeError(f"scoring must be None, a scorer or the name of one, got {scoring!r}")
     if isinstance(scoring, str):
-        return get_scorer(scoring)
+        with naming("scoring"):
+            return get_scorer(scoring)
     if scoring is None and not hasattr(estimator, "score"):
         raise TypeError(f"{type(estimator).__name__} has no score, so scoring is needed")
     return scoring or (lambda estimator, X, y: estimator.score(X, y))

@@ -1,7 +1,7 @@
 """What is kept of the tasks learned, and how it holds on to them while the next is trained."""
 
-from .memory import MODES, Memory
-from .penalty import PENALTY_STEPS, Penalty
+from .memory import MODES, Memory, Mode
+from .penalty import PENALTY_STEPS, Penalty, PenaltyStep
 from .task import Task
 
-__all__ = ["MODES", "PENALTY_STEPS", "Memory", "Penalty", "Task"]
+__all__ = ["MODES", "PENALTY_STEPS", "Memory", "Mode", "Penalty", "PenaltyStep", "Task"]

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
+from ..arguments import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_not_negative,
+    check_switch,
+    naming,
+    shown,
+)
 from ..tensors import cached_property
 from .penalty import Penalty
 from .quadratic import Quadratic
 from .task import Task
 
-MODES = ("offline", "online")
+Mode: TypeAlias = Literal["offline", "online"]
+MODES: tuple[str, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +92,7 @@ class Memory:
     """
 
     store_tasks: bool = True
-    mode: str = "offline"
+    mode: Mode = "offline"
     gamma: float = 1.0
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     n_tasks: int = 0
@@ -90,10 +101,20 @@ class Memory:
     quadratic: Quadratic = field(default_factory=Quadratic.zero, repr=False)
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"mode must be 'offline' or 'online', got {self.mode!r}")
-        if not 0 <= self.gamma <= 1:
+        check_switch("store_tasks", self.store_tasks)
+        check_choice("mode", self.mode, MODES)
+        check_not_negative("gamma", self.gamma)
+        if self.gamma > 1:
             raise ValueError(f"gamma must be between 0 and 1, got {self.gamma!r}")
+        check_count("n_tasks", self.n_tasks)
+        if self.n_samples is not None:
+            check_count("n_samples", self.n_samples)
+        if self.loss is not None:
+            check_finite("loss", self.loss)
+        if not (isinstance(self.tasks, tuple) and all(isinstance(k, Task) for k in self.tasks)):
+            raise TypeError(f"tasks must be a tuple of Task, got {shown(self.tasks)}")
+        if not isinstance(self.quadratic, Quadratic):
+            raise TypeError(f"quadratic must be a Quadratic, got {shown(self.quadratic)}")
 
     def consolidate(self, task: Task) -> Memory:
         """Return a memory that holds `task` too. This one is unchanged.
@@ -187,7 +208,8 @@ class Memory:
     def _checked(
         self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
     ) -> dict[str, Tensor]:
-        params = dict(params)
+        with naming("params"):
+            params = dict(params)
         for name, centre in self.quadratic.centre.items():
             if name not in params:
                 continue  # named with the others that are missing
@@ -228,7 +250,10 @@ class Memory:
         ValueError, TypeError
             As for :meth:`penalty`.
         """
-        return Penalty(self._working, self._checked(params), ewc_lambda)
+        check_not_negative("ewc_lambda", ewc_lambda)
+        params = self._checked(params)
+        self._working.check_names(params)
+        return Penalty(self._working, params, ewc_lambda)
 
     @cached_property
     def _working(self) -> Quadratic:

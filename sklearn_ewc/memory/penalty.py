@@ -13,7 +13,7 @@ goes down the criterion: the two then agree on where the sum has its minimum.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from torch.optim import Optimizer
 from .quadratic import Quadratic
 from .rates import GroupRates, has_known_rates
 
-PENALTY_STEPS = ("proximal", "gradient")
+PenaltyStep: TypeAlias = Literal["proximal", "gradient"]
+PENALTY_STEPS: tuple[str, ...] = get_args(PenaltyStep)
 
 
 class Penalty:
@@ -92,6 +93,8 @@ class Penalty:
                 continue
             if p.grad is None:  # the step has not used it
                 p.grad = torch.zeros_like(p)
+            elif p.grad.is_sparse:
+                p.grad = p.grad.to_dense()
             gradients[name] = p.grad
         if not gradients:
             return

@@ -156,11 +156,15 @@ class Quadratic:
         """Return what :meth:`value_and_gradient` may write into, again and again."""
         return torch.empty_like(self._centre), torch.empty_like(self._centre)
 
-    def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
-        """Return the value at `params`, differentiable once."""
+    def check_names(self, params: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where `params` lacks any of these parameters."""
         missing = [name for name in self.centre if name not in params]
         if missing:
             raise ValueError(f"params lacks parameters that the memory holds: {missing}")
+
+    def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
+        """Return the value at `params`, differentiable once."""
+        self.check_names(params)
         form = _QuadraticForm.apply(self, *(params[name] for name in self.centre))
         return form if self.unit == 1 else form * self.unit
 

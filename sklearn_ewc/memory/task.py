@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import check_count, check_finite, check_not_negative
 from ..curvature import Curvature, Diagonal
 from ..tensors import Tensors, copied, moved
 
@@ -79,13 +78,11 @@ class Task:
             if not value.isfinite().all():
                 raise ValueError(f"anchor is not finite at {name!r}")
         for setting in ("weight", "damping"):
-            value = getattr(self, setting)
-            if not 0 <= value <= sys.float_info.max:
-                raise ValueError(f"{setting} must be finite and not negative, got {value!r}")
-        if self.n_samples is not None and self.n_samples < 0:
-            raise ValueError(f"n_samples must not be negative, got {self.n_samples!r}")
-        if self.loss is not None and not math.isfinite(self.loss):
-            raise ValueError(f"loss must be finite, got {self.loss!r}")
+            check_not_negative(setting, getattr(self, setting))
+        if self.n_samples is not None:
+            check_count("n_samples", self.n_samples)
+        if self.loss is not None:
+            check_finite("loss", self.loss)
 
     @property
     def fisher(self) -> Tensors:

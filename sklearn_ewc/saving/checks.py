@@ -15,6 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from ..memory import Memory
 
 _OF_PARAMETERS = re.compile(r"^(centre|remainder|tasks\.\d+\.anchor)\.")
+_MOST_UNHELD = 2**26  # numbers: 256 MB in float32
 # what the schedulers of torch add to the groups of an optimizer
 _OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 
@@ -42,9 +43,25 @@ def check_memory_outline(tensors: Mapping[str, Tensor], params: Mapping[str, Ten
     """
     for full_name, value in tensors.items():
         name = _OF_PARAMETERS.sub("", full_name)
-        if name != full_name and name in params and value.shape != params[name].shape:
+        is_known = name != full_name and name in params and not is_lazy(params[name])
+        if is_known and value.shape != params[name].shape:
             shapes = f"{tuple(value.shape)}, the estimator's {tuple(params[name].shape)}"
             raise ValueError(f"{full_name} has shape {shapes}")
+
+
+def check_bounded(tensors: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where much would be built of which a memory's file holds nothing."""
+    unheld = [
+        name
+        for name, p in params.items()
+        if p.requires_grad and not is_lazy(p) and f"centre.{name}" not in tensors
+    ]
+    n_numbers = sum(params[name].numel() for name in unheld)
+    if n_numbers > _MOST_UNHELD:
+        raise ValueError(
+            f"its sizes make {n_numbers} numbers in {unheld}, of which it holds none; to load it "
+            "all the same, call initialize() first"
+        )
 
 
 def check_tensors(

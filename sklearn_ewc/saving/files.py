@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from ..arguments import shown
 from .whole_file import is_path
 
 LARGEST_HISTORY = 2**28  # bytes of JSON, of which some ten times as many are made
@@ -24,6 +25,15 @@ def part_of(net: Any, argument: str, verb: str) -> Any:
     """Return the module or optimizer that the file of an argument holds."""
     name = "module_" if argument == "f_params" else f"{argument[2:]}_"
     return net._get_module(name, msg=_NO_SUCH_PART.format(verb=verb))
+
+
+def check_files(files: Mapping[str, Any], method: str) -> None:
+    """Raise TypeError or ValueError unless each is a path or has a method of open files."""
+    for name, file in files.items():
+        if not (is_path(file) or (hasattr(file, method) and not isinstance(file, type))):
+            raise TypeError(f"{name} must be a path or an open file, got {shown(file)}")
+        if is_path(file) and not os.fspath(file):
+            raise ValueError(f"{name} is an empty path")
 
 
 def refuse_one_file_for_two(files: Mapping[str, Any]) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 from skorch.utils import _check_f_arguments
 from torch import Tensor, nn
 
+from ..arguments import check_switch, shown
 from ..data.checks import TORCH_DTYPES
 from ..memory import Memory
 from ..rollback import all_or_nothing
 from ..tensors import Tensors
 from .checks import (
+    check_bounded,
     check_memory,
     check_memory_outline,
     check_optimizer_state,
@@ -26,6 +28,7 @@ from .checks import (
 from .facts import Facts
 from .files import (
     NOT_INITIALISED,
+    check_files,
     opened_to_read,
     part_of,
     read_history,
@@ -81,6 +84,10 @@ def load_params(
     files = {"f_params": f_params, "f_optimizer": f_optimizer, "f_criterion": f_criterion}
     files.update(f_history=f_history, f_memory=f_memory, **kwargs)
     files = {name: file for name, file in files.items() if file is not None}
+    check_files(files, "read")
+    check_switch("use_safetensors", use_safetensors)
+    if checkpoint is not None and not hasattr(checkpoint, "get_formatted_files"):
+        raise TypeError(f"checkpoint must be a skorch Checkpoint, got {shown(checkpoint)}")
     net.processes_.wait()
     with all_or_nothing(net):
         if checkpoint is not None:
@@ -116,11 +123,25 @@ def _load_memory(net: Any, file: Any, use_safetensors: bool) -> None:
 def _check_outline(net: Any, facts: Facts, tensors: Tensors) -> None:
     """Raise ValueError where a memory that is not read yet is not one of the estimator."""
     if not net.initialized_:
+        _check_sizes(net, facts, tensors)
         return
     if not _has_seen_data(net):
         _take_dtype(net, np.dtype(facts.dtype_))
     facts.check(Facts.of(net))
     check_memory_outline(tensors, dict(net.bare_module_.named_parameters()))
+
+
+def _check_sizes(net: Any, facts: Facts, tensors: Tensors) -> None:
+    """Raise ValueError where a module of the sizes that a file tells is not that of its tensors.
+
+    Before it is built: it may be of any size, the file of a few bytes.
+    """
+    net.__dict__.update(facts.attributes())
+    module = net._outlined_module()
+    if module is not None:
+        params = dict(module.named_parameters())
+        check_memory_outline(tensors, params)
+        check_bounded(tensors, params)
 
 
 def _take_up(net: Any, memory: Memory, facts: Facts) -> None:

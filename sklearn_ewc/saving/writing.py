@@ -10,8 +10,15 @@ import torch
 from skorch.utils import _check_f_arguments
 from torch import Tensor, nn
 
+from ..arguments import check_switch
 from .facts import Facts
-from .files import LARGEST_HISTORY, NOT_INITIALISED, part_of, refuse_one_file_for_two
+from .files import (
+    LARGEST_HISTORY,
+    NOT_INITIALISED,
+    check_files,
+    part_of,
+    refuse_one_file_for_two,
+)
 from .memory_file import memory_to_bytes
 from .whole_file import write_whole
 
@@ -82,6 +89,8 @@ def save_params(
     files = {"f_memory": f_memory, "f_history": f_history, "f_params": f_params}
     files.update(f_optimizer=f_optimizer, f_criterion=f_criterion, **kwargs)
     files = {name: file for name, file in files.items() if file is not None}
+    check_files(files, "write")
+    check_switch("use_safetensors", use_safetensors)
     if files and not net.initialized_:
         net.check_is_fitted(msg=NOT_INITIALISED.format(verb="save"))
     _check_f_arguments("save_params", **files)

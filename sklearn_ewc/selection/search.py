@@ -16,7 +16,7 @@ from sklearn.utils.validation import has_fit_parameter
 from skorch.helper import SliceDict
 from torch import Tensor
 
-from ..data.checks import naming
+from ..arguments import naming
 from ..progress import Progress
 from ..wrapped import name_of_lambda
 from .candidates import LAMBDAS, checked_lambdas

@@ -5,19 +5,53 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import nn
 
+from ..arguments import naming, shown
 from ..data.checks import TORCH_DTYPES
 from .seeding import seeded, task_seed
 from .settings import check_device
 
 
 def built_module(net: Any) -> nn.Module:
-    """Return a new module, seeded, in the sizes and the dtype of the data."""
-    kwargs = {**_sizes_left_open(net), **net.get_params_for("module")}
-    with seeded(task_seed(net.seed_, 0), net.device):
-        module = net.initialized_instance(net.module, kwargs)
+    """Return a new module, seeded, in the sizes and the dtype of the data.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no module of those sizes.
+    """
+    with naming("module"):
+        kwargs = {**_sizes_left_open(net), **net.get_params_for("module")}
+        try:
+            with seeded(task_seed(net.seed_, 0), net.device):
+                module = net.initialized_instance(net.module, kwargs)
+        except RuntimeError as error:  # torch has no memory for it, for example
+            sizes = ", ".join(f"{name}={shown(value)}" for name, value in kwargs.items())
+            raise ValueError(f"it cannot be built with {sizes}: {error}") from error
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"it must make a torch.nn.Module, not {shown(module)}")
     return module.to(TORCH_DTYPES[net.dtype_])
+
+
+def outlined_module(net: Any) -> nn.Module | None:
+    """Return what :func:`built_module` would, on the meta device, where no size takes memory.
+
+    None where a module cannot be built there, which computes with its numbers.
+    """
+    try:
+        with torch.device("meta"):
+            return built_module(net)
+    except (RuntimeError, ValueError, TypeError):
+        return None
+
+
+def check_made(net: Any, name: str, made: Any, *methods: str) -> None:
+    """Raise TypeError where a component has made what lacks the methods it is there for."""
+    if not all(hasattr(made, method) for method in methods):
+        parameter = shown(getattr(net, name))
+        raise TypeError(f"{name} must make what has {', '.join(methods)}: {parameter} does not")
 
 
 def _sizes_left_open(net: Any) -> dict[str, Any]:

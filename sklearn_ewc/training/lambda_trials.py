@@ -23,10 +23,11 @@ from skorch.callbacks.scoring import ScoringBase
 from skorch.utils import noop, to_tensor
 from torch import Tensor, nn
 
+from ..arguments import naming
 from ..copying import twin
 from ..curvature.criterion import total_loss
 from ..data.batches import WeightedDataset
-from ..data.checks import TaskData, naming
+from ..data.checks import TaskData
 from ..tensors import leaves
 from .history import TaskHistory
 from .steps import targets

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from .settings import check_widths
+
 
 class MLP(nn.Sequential):
     """A multi-layer perceptron with a linear output.
@@ -49,6 +51,7 @@ class MLP(nn.Sequential):
         hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
+        check_widths("hidden_layer_sizes", hidden_layer_sizes)
         is_one = isinstance(hidden_layer_sizes, int | np.integer)
         widths: Any = (hidden_layer_sizes,) if is_one else hidden_layer_sizes
         layers: list[nn.Module] = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import skorch.dataset
@@ -18,24 +19,34 @@ from skorch.callbacks.scoring import ScoringBase
 from torch import Tensor, nn
 
 from .. import saving
+from ..arguments import check_not_negative, naming
+from ..curvature import Fisher
 from ..data.batches import TensorBatches, WeightedDataset
 from ..data.checks import TaskData, checked_data, features_and_dtype
 from ..data.targets import Values
 from ..data.tasks import split_by_task
-from ..memory import Memory
+from ..memory import Memory, Mode, PenaltyStep
 from ..rollback import all_or_nothing
 from . import loop, steps
 from .buffers import at_rest, set_training
-from .building import built_module, check_module_settings, is_of_optimizer, put_into_effect
+from .building import (
+    built_module,
+    check_made,
+    check_module_settings,
+    is_of_optimizer,
+    outlined_module,
+    put_into_effect,
+)
 from .ending import end_task
 from .epochs import AUTO
 from .estimate import finished_task
 from .history import TaskHistory
 from .modules import MLP, FunctionCriterion, is_of_output_and_target
 from .processes import Processes, bare
+from .refusals import check_sparse_layers
 from .rehearsal import check_still_bound, rehearse
 from .seeding import base_seed
-from .settings import check_not_negative, check_settings
+from .settings import check_settings, name_here
 from .skorch_parts import (
     DeclaresClasses,
     PrivatelyStored,
@@ -80,6 +91,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
     get_loss = steps.get_loss
     save_params = saving.save_params
     load_params = saving.load_params
+    _outlined_module = outlined_module
     # skorch's would let a train_split have metadata, which fit has no parameter for
     get_metadata_routing = BaseEstimator.get_metadata_routing
     __repr__ = BaseEstimator.__repr__
@@ -88,14 +100,14 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self,
         module: Any = MLP,
         *,
-        hidden_layer_sizes: tuple[int, ...] = (100,),
+        hidden_layer_sizes: int | Sequence[int] = (100,),
         ewc_lambda: float = 3.0,
-        fisher: str = "auto",
+        fisher: Fisher | Literal["auto"] = "auto",
         damping: float = 0.01,
         store_tasks: bool = True,
-        mode: str = "offline",
+        mode: Mode = "offline",
         gamma: float = 1.0,
-        penalty_step: str = "proximal",
+        penalty_step: PenaltyStep = "proximal",
         remember_buffers: bool = True,
         criterion: Any = torch.nn.MSELoss,
         normalize_y: bool | str = "auto",
@@ -206,6 +218,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
                 stacklevel=2,
             )
         with all_or_nothing(self):
+            check_settings(self)
             continued = self.warm_start and self.__sklearn_is_fitted__()
             data = self._checked(X, y, sample_weight, first=not continued)
             tasks = [data] if task is None else split_by_task(data, task)
@@ -246,6 +259,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             it was built, which only `fit` can put into effect.
         """
         with all_or_nothing(self):
+            check_settings(self)
             check_not_negative("task_weight", task_weight)
             built = self.__sklearn_is_fitted__()
             first = not built or self.n_tasks_ == 0
@@ -278,6 +292,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         train, valid = self._split(data)
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
+        check_sparse_layers(self)
         self._begin_task(data)
         bound = dict(self.bare_module_.named_parameters())
         penalty = self.memory_.bound(bound, self.ewc_lambda)
@@ -289,8 +304,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         end_task(self, memory, finished, X=data.X, y=data.y)
 
     def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
-        """Check parameters and data; the first task decides on targets and dtype."""
-        check_settings(self)
+        """Check the data; the first task decides on targets and dtype."""
         built = self.__sklearn_is_fitted__() and (not first or self.n_tasks_ == 0)
         if built:
             check_module_settings(self)
@@ -312,10 +326,15 @@ class EWCNet(NeuralNet, DeclaresClasses):
 
     def _split(self, data: TaskData) -> tuple[Any, Any]:
         """Return the datasets for training and validation, with their weights if there are any."""
-        if data.sample_weight is None:
-            return self.get_split_datasets(data.X, data.y)
-        weighted = WeightedDataset(self.get_dataset(data.X, data.y), data.sample_weight)
-        return self.get_split_datasets(weighted, data.y)
+        X = data.X
+        if data.sample_weight is not None:
+            X = WeightedDataset(self.get_dataset(data.X, data.y), data.sample_weight)
+        if self.train_split is None:
+            return self.get_split_datasets(X, data.y)
+        with naming("train_split"):
+            train, valid = self.get_split_datasets(X, data.y)
+            check_made(self, "train_split", train, "__len__", "__getitem__")
+        return train, valid
 
     def _begin_task(self, data: TaskData) -> None:
         """Tell the callbacks, so that schedules and best scores start over with the task.
@@ -392,6 +411,33 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self.superseded_ = {}
         return self
 
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        """Wrap the data in a dataset as skorch does."""
+        with naming("dataset"):
+            dataset = super().get_dataset(X, y)
+            check_made(self, "dataset", dataset, "__len__", "__getitem__")
+        return dataset
+
+    def initialize_criterion(self) -> EWCNet:
+        """Build the criterion as skorch does."""
+        with naming("criterion"):
+            super().initialize_criterion()
+            check_made(self, "criterion", self.criterion_, "__call__")
+        return self
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> EWCNet:
+        """Build a new optimizer as skorch does."""
+        with naming("optimizer"):
+            super().initialize_optimizer(*args, **kwargs)
+            check_made(self, "optimizer", self.optimizer_, "step", "param_groups")
+        return self
+
+    def initialize_callbacks(self) -> EWCNet:
+        """Build the callbacks as skorch does."""
+        with naming("callbacks"):
+            super().initialize_callbacks()
+        return self
+
     def initialized_instance(self, instance_or_cls: Any, kwargs: dict[str, Any]) -> Any:
         """Build a component as skorch does, but copy an instance that the user passed.
 
@@ -427,7 +473,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
         known = self.get_params(deep=False)
         for name in params.keys() - known.keys():
             if "__" not in name:
-                raise ValueError(f"Invalid parameter {name!r} for estimator {self}")
+                hint = name_here(name)
+                raise ValueError(f"Invalid parameter {name!r} for estimator {self}{hint}")
         with all_or_nothing(self, modules=not all(map(is_of_optimizer, params))):
             put_into_effect(self, params)
             if "ewc_lambda" in params and not self.__sklearn_is_fitted__():

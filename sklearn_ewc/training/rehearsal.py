@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..curvature import Fisher
 from ..curvature.criterion import (
     check_shapes,
     has_curvature,
@@ -17,6 +18,7 @@ from ..curvature.criterion import (
 from ..data.batches import mean_weight
 from ..tensors import Tensors, call, copied
 from .buffers import are_remembered, at_rest, moving_parts
+from .refusals import check_dtype, check_size, explained_dtypes, first_batch
 from .seeding import draws_random_numbers, seeded, task_seed
 from .sizes import batch_sizes, counted, tried, with_rows
 from .skorch_parts import nothing_held_out
@@ -45,7 +47,7 @@ class Rehearsal:
 
     is_random: bool
     at_rest: tuple[nn.Module, ...]
-    fisher: str
+    fisher: Fisher
     state: Tensors
 
 
@@ -100,7 +102,7 @@ def check_still_bound(module: nn.Module, params: Mapping[str, Tensor]) -> None:
 def _evaluated(net: Any, dataset: Any) -> tuple[Any, Tensor, Tensor]:
     """Return X and y of a dataset's first batch, and the module's output on it, checked."""
     iterator = net.get_iterator(dataset, training=False)
-    batch = next(iter(iterator), None)
+    batch = first_batch(iterator)
     if batch is None:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
     X, y = inputs(net, batch[0]), targets(net, batch[1])
@@ -119,12 +121,15 @@ def _evaluated(net: Any, dataset: Any) -> tuple[Any, Tensor, Tensor]:
             "the first axis must hold the samples"
         )
     check_shapes(net.criterion_, output, y)
+    check_dtype(net, output, y)
+    check_size(net, dataset, output, y)
     return X, y, output
 
 
 @torch.no_grad()
 def _output(net: Any, X: Any) -> Tensor:
-    with seeded(task_seed(net.seed_, 0), net.device):  # a lazy module draws its parameters now
+    # a lazy module draws its parameters now
+    with seeded(task_seed(net.seed_, 0), net.device), explained_dtypes(net):
         return call(net.bare_module_, X)
 
 
@@ -155,7 +160,7 @@ def _why_in_evaluation(net: Any, sizes: Sequence[int], n_samples: int) -> str:
     return f"{reason}: choose another batch_size, or {_OTHER_LAYER}"
 
 
-def _fisher_for(net: Any, output: Tensor) -> str:
+def _fisher_for(net: Any, output: Tensor) -> Fisher:
     """Return the estimator that a net asks for, "auto" being decided."""
     if net.fisher != "auto":
         return net.fisher

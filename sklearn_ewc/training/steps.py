@@ -18,12 +18,14 @@ from skorch.utils import TeeGenerator, to_device, to_tensor
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
+from ..arguments import naming
 from ..curvature.criterion import is_sum, weighted_loss
 from ..data.batches import TensorBatches
 from ..data.checks import TORCH_DTYPES
 from ..memory import Penalty
 from ..tensors import joined, mapped
 from .buffers import is_set_to_train
+from .building import check_made
 from .seeding import seeded
 from .skorch_parts import is_heard
 
@@ -34,15 +36,26 @@ def get_iterator(net: Any, dataset: Any, training: bool = False) -> Any:
     :class:`TensorBatches` shuffles in training; any other iterator as it is told.
     """
     prefix = "iterator_train" if training else "iterator_valid"
-    kind = getattr(net, prefix)
+    with naming(prefix):
+        iterator = _made(net, prefix, dataset, training)
+        check_made(net, prefix, iterator, "__iter__")
+    return iterator
+
+
+def _made(net: Any, prefix: str, dataset: Any, training: bool) -> Any:
+    kind, own = getattr(net, prefix), net.get_params_for(prefix)
     options: dict[str, Any] = {"batch_size": net.batch_size}
     if "generator" in inspect.signature(kind).parameters:
         generator = vars(net).get("_generator") if training else None
         options["generator"] = generator or torch.Generator()
     if kind is TensorBatches:
         options.update(shuffle=training, device=net.device)
-    options.update(net.get_params_for(prefix))
-    if options["batch_size"] == -1:
+    if own.get("sampler") is not None:  # says itself which rows come, and in what order
+        options.pop("shuffle", None)
+    if own.get("batch_sampler") is not None:  # and how many at a time
+        options = {name: options[name] for name in options.keys() & {"generator", "device"}}
+    options.update(own)
+    if options.get("batch_size") == -1:
         options["batch_size"] = len(dataset)
     return kind(dataset, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from ..curvature.criterion import is_sum, unreduced_loss
 from ..data.batches import targets_and_weights
 from ..data.checks import TaskData
+from ..data.targets import SCALE_Y
 
+_LARGEST = 1e150  # squares of it are finite
 # criteria of the residual alone, and the power of its unit that they grow with, if their
 # threshold does too
 _POWERS: dict[type, int] = {nn.MSELoss: 2, nn.L1Loss: 1, nn.SmoothL1Loss: 1, nn.HuberLoss: 2}
@@ -22,8 +25,23 @@ def with_scale(net: Any, first: TaskData) -> Any:
     if not scales_targets(net):
         return net.targets_
     if first.y is None:
-        return net.targets_.scaled_to(*targets_and_weights(first.X))
-    return net.targets_.scaled_to(first.y, first.sample_weight)
+        targets = net.targets_.scaled_to(*_numbers_in(first.X))
+    else:
+        targets = net.targets_.scaled_to(first.y, first.sample_weight)
+    if max(targets.scale) > _LARGEST:
+        raise ValueError(f"y has a standard deviation of {max(targets.scale):.3g}: {SCALE_Y}")
+    return targets
+
+
+def _numbers_in(dataset: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    try:
+        targets, weights = targets_and_weights(dataset)
+        targets = targets.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"X is a Dataset whose targets are no numbers: {error}") from error
+    if not np.isfinite(targets).all():
+        raise ValueError("X is a Dataset whose targets hold what is no finite number")
+    return targets, weights
 
 
 def scales_targets(net: Any) -> bool:

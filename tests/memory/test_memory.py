@@ -99,7 +99,7 @@ def test_online_a_frozen_parameter_keeps_its_anchor():
 
 
 def test_a_memory_of_unknown_mode_or_growing_gamma_is_refused():
-    with pytest.raises(ValueError, match="'offline' or 'online', got 'Online'"):
+    with pytest.raises(ValueError, match="'offline', 'online', got 'Online'"):
         Memory(mode="Online")
     with pytest.raises(ValueError, match="gamma must be between 0 and 1, got 1.5"):
         Memory(gamma=1.5)

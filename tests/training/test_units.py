@@ -84,6 +84,12 @@ def test_the_scale_is_weighted_so_that_weight_0_is_absence(tasks):
     assert weighted.targets_.scale == pytest.approx([repeated.std()])
 
 
+def test_a_y_whose_squares_are_no_numbers_is_to_be_scaled(tasks):
+    X, y = tasks[0]
+    with pytest.raises(ValueError, match="^y has a standard deviation of .*: scale y"):
+        quick().partial_fit(X, 1e200 * y)
+
+
 @pytest.mark.parametrize("y", [np.full(40, 7.0), np.zeros(40), np.full(40, 1e-200)])
 def test_a_constant_y_is_centred_alone(tasks, y):
     net = quick(max_epochs=1).partial_fit(tasks[0][0], y)

@@ -14,7 +14,8 @@ from sklearn.base import BaseEstimator
 from ..copying import twin
 from ..progress import Progress
 from ..training import EWCNet
-from ..training.lambda_trials import checked_task, trials
+from ..training.arrival import checked_task
+from ..training.lambda_trials import trials
 from ..wrapped import name_of_lambda
 from .candidates import LAMBDAS, checked_lambdas
 
@@ -139,7 +140,9 @@ def estimate_lambda(
         raise ValueError("estimator has learned no task yet, so there is nothing for λ to weigh")
     candidates = checked_lambdas(lambdas)
     # all of it is checked, since the trials do not learn the held-out part
-    data = checked_task(net, *_as_the_net_gets(estimator, net, X, y))
+    data = checked_task(
+        net, *_as_the_net_gets(estimator, net, X, y), sample_weight=None, first=False
+    )
     progress = Progress(f"estimate_lambda: {len(candidates)} trainings", len(candidates), verbose)
     found = []
     results = trials(net, data, candidates, validation_size, random_state)

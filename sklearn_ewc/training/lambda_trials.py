@@ -36,11 +36,6 @@ from .steps import targets
 SHAPING = (EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper, PassthroughScoring)
 
 
-def checked_task(net: Any, X: Any, y: Any) -> TaskData:
-    """Return the data of a new task of a net, checked as ``partial_fit`` would."""
-    return net._checked(X, y, None, first=False)
-
-
 def trials(
     net: Any, data: TaskData, lambdas: Iterable[float], validation_size: float, random_state: int
 ) -> Iterator[tuple[float, float]]:

@@ -14,25 +14,23 @@ import skorch.dataset
 import torch
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
-from skorch.callbacks import PassthroughScoring
-from skorch.callbacks.scoring import ScoringBase
 from torch import Tensor, nn
 
 from .. import saving
 from ..arguments import check_not_negative, naming
 from ..curvature import Fisher
-from ..data.batches import TensorBatches, WeightedDataset
-from ..data.checks import TaskData, checked_data, features_and_dtype
+from ..data.batches import TensorBatches
+from ..data.checks import TaskData
 from ..data.targets import Values
 from ..data.tasks import split_by_task
 from ..memory import Memory, Mode, PenaltyStep
 from ..rollback import all_or_nothing
 from . import loop, steps
+from .arrival import begin_task, checked_task, split_task
 from .buffers import at_rest, set_training
 from .building import (
     built_module,
     check_made,
-    check_module_settings,
     is_of_optimizer,
     outlined_module,
     put_into_effect,
@@ -220,7 +218,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         with all_or_nothing(self):
             check_settings(self)
             continued = self.warm_start and self.__sklearn_is_fitted__()
-            data = self._checked(X, y, sample_weight, first=not continued)
+            data = checked_task(self, X, y, sample_weight, first=not continued)
             tasks = [data] if task is None else split_by_task(data, task)
             if continued:
                 self.memory_ = Memory(**self._memory_settings())
@@ -263,7 +261,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             check_not_negative("task_weight", task_weight)
             built = self.__sklearn_is_fitted__()
             first = not built or self.n_tasks_ == 0
-            data = self._checked(X, y, sample_weight, first=first)
+            data = checked_task(self, X, y, sample_weight, first=first)
             if not built:
                 self.initialize()
             if first:
@@ -289,11 +287,11 @@ class EWCNet(NeuralNet, DeclaresClasses):
         The data are checked already, and what fails is rolled back by the caller.
         """
         self.__dict__.pop("_lambda_was_set", None)
-        train, valid = self._split(data)
+        train, valid = split_task(self, data)
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
         check_sparse_layers(self)
-        self._begin_task(data)
+        begin_task(self, data)
         bound = dict(self.bare_module_.named_parameters())
         penalty = self.memory_.bound(bound, self.ewc_lambda)
         with self.processes_.training(self), at_rest(self, rehearsal.at_rest):
@@ -302,57 +300,6 @@ class EWCNet(NeuralNet, DeclaresClasses):
         memory = replace(self.memory_, **self._memory_settings())
         finished = partial(finished_task, self, train, task_weight, rehearsal, penalty)
         end_task(self, memory, finished, X=data.X, y=data.y)
-
-    def _checked(self, X: Any, y: Any, sample_weight: Any, first: bool) -> TaskData:
-        """Check the data; the first task decides on targets and dtype."""
-        built = self.__sklearn_is_fitted__() and (not first or self.n_tasks_ == 0)
-        if built:
-            check_module_settings(self)
-        data = checked_data(
-            self, X, y, sample_weight, dtype=self.dtype_ if built else None, first=first
-        )
-        if not first:
-            self.targets_.check(data.target, type(self).__name__)
-            return data
-        self.targets_ = self.targets_kind.of(data.target)
-        if data.y is None:
-            n_features, dtype = features_and_dtype(data.X)
-            self.__dict__.update({} if n_features is None else {"n_features_in_": n_features})
-        else:
-            dtype = data.y.dtype
-        if not built:
-            self.dtype_ = dtype
-        return data
-
-    def _split(self, data: TaskData) -> tuple[Any, Any]:
-        """Return the datasets for training and validation, with their weights if there are any."""
-        X = data.X
-        if data.sample_weight is not None:
-            X = WeightedDataset(self.get_dataset(data.X, data.y), data.sample_weight)
-        if self.train_split is None:
-            return self.get_split_datasets(X, data.y)
-        with naming("train_split"):
-            train, valid = self.get_split_datasets(X, data.y)
-            check_made(self, "train_split", train, "__len__", "__getitem__")
-        return train, valid
-
-    def _begin_task(self, data: TaskData) -> None:
-        """Tell the callbacks, so that schedules and best scores start over with the task.
-
-        skorch's own would resume: they look back into the history, so they get
-        to see an empty one. One that a callback loads takes its place.
-        """
-        self.history_.begin_task(keeps_rows=self.store_tasks)
-        for _, callback in self.callbacks_:
-            if isinstance(callback, ScoringBase | PassthroughScoring):
-                callback.initialize()
-        history, empty = self.history_, TaskHistory()
-        self.history_ = empty
-        try:
-            self.notify("on_train_begin", X=data.X, y=data.y)
-        finally:
-            if self.history_ is empty:
-                self.history_ = history
 
     def _memory_settings(self) -> dict[str, Any]:
         return {"store_tasks": self.store_tasks, "mode": self.mode, "gamma": self.gamma}

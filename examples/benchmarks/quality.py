@@ -2,7 +2,8 @@
 
 Methods: no penalty; L2 towards the old weights (the same importance for every
 parameter); EWC with the batch, the empirical and the exact Fisher; online EWC;
-and all tasks at once, which needs the old data. Every figure is the R² on
+a buffer, 50 rows of every old task that are learned again with each new one, which
+needs to keep them; and all tasks at once, which needs all old data. Every figure is the R² on
 held-out samples after the last task, averaged over tasks, over at least three
 seeds; "gap" is where the mean stands between no penalty (0) and all tasks at
 once (1), over the scenarios where these two differ by more than the spread.
@@ -31,6 +32,8 @@ DEFAULT = EWCRegressor().ewc_lambda
 LAMBDAS = (DEFAULT, 0.3, 30.0, 100.0)  # the exact Fisher is in the units of the criterion
 LEFT = -0.5  # of the pictures' axes
 ISOTROPIC = 1e6  # a floor so high that all parameters are equally important
+N_KEPT = 50
+BUFFER = f"{N_KEPT} rows a task kept"
 METHODS = {
     "no penalty": ({}, (0.0,)),
     "L2": ({"damping": ISOTROPIC}, (DEFAULT, 0.03, 0.3, 30.0)),
@@ -38,6 +41,7 @@ METHODS = {
     "EWC, empirical": ({"fisher": "empirical"}, (DEFAULT, 1e-3, 0.1, 100.0)),
     "EWC, exact": ({}, LAMBDAS),
     "online EWC": ({"mode": "online"}, LAMBDAS),
+    BUFFER: ({}, (0.0,)),
     "all at once": (None, (0.0,)),
 }
 
@@ -52,7 +56,8 @@ def run(make_scenario, seed, method, ewc_lambda):
     else:
         net.set_params(**settings)
         net.set_params(ewc_lambda=ewc_lambda / (ISOTROPIC if method == "L2" else 1))
-        for X, y in scenario.train:
+        tasks = with_kept_rows(scenario.train, seed) if method == BUFFER else scenario.train
+        for X, y in tasks:
             net.partial_fit(X, y)
     score = np.mean([net.score(X, y) for X, y in scenario.test])
     return {
@@ -62,6 +67,15 @@ def run(make_scenario, seed, method, ewc_lambda):
         "seed": seed,
         "R2": score,
     }
+
+
+def with_kept_rows(tasks, seed):
+    """Return the tasks, each with some rows of all before it."""
+    rng, kept = np.random.RandomState(seed), []
+    for X, y in tasks:
+        yield tuple(np.concatenate(parts) for parts in zip((X, y), *kept, strict=True))
+        rows = rng.permutation(len(y))[:N_KEPT]
+        kept.append((X[rows], y[rows]))
 
 
 def summary(results):

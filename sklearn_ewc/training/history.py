@@ -13,8 +13,9 @@ class TaskHistory(History):
     """skorch's history, which can let go of what belongs to earlier tasks.
 
     Rows that were let go still count: ``len`` and positions are those of all
-    epochs, as callbacks that act at an epoch expect. A row costs the same after
-    many tasks as after one, where skorch's copies the whole list for each.
+    epochs, as callbacks that act at an epoch expect, and the last of them can still
+    be read. A row costs the same after many tasks as after one, where skorch's
+    copies the whole list for each.
 
     Parameters
     ----------
@@ -28,6 +29,7 @@ class TaskHistory(History):
     """
 
     n_let_go = 0
+    last_let_go: dict[str, Any] | None = None
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(rows)
@@ -51,6 +53,8 @@ class TaskHistory(History):
         return super().__getitem__(index)
 
     def _row(self, number: int) -> dict[str, Any]:
+        if number == self.n_let_go - 1 and self.last_let_go is not None:
+            return self.last_let_go
         if number < self.n_let_go:
             raise IndexError(f"row {number} is of an earlier task, whose rows are not kept")
         return list.__getitem__(self, number - self.n_let_go)
@@ -58,6 +62,7 @@ class TaskHistory(History):
     def begin_task(self, keeps_rows: bool) -> None:
         """Let go of the batches of the task before, and of all its rows unless they are kept."""
         if not keeps_rows:
+            self.last_let_go = {**self[-1], "batches": []} if self else None
             self.n_let_go = len(self)
             self.clear()
         for position in reversed(range(super().__len__())):

@@ -6,7 +6,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from ..helpers import parameters, quick
+from ..helpers import parameters, quick, unscaled
 
 GRADIENT = {"penalty_step": "gradient", "max_epochs": 20}
 
@@ -56,7 +56,7 @@ class Schedule(Callback):
 @pytest.mark.parametrize("penalty_step", ["gradient", "proximal"])
 def test_a_lambda_that_came_late_is_not_held_against_what_was_before(tasks, penalty_step):
     X, y = tasks[0]
-    net = quick(ewc_lambda=0.0, lr=1.0, max_epochs=20, penalty_step=penalty_step)
+    net = unscaled(ewc_lambda=0.0, lr=1.0, max_epochs=20, penalty_step=penalty_step)
     net.partial_fit(X, y).set_params(callbacks=[Schedule(40, 1e9)])
     assert net.partial_fit(X, 300 * y).n_tasks_ == 2
     assert penalty_step == "proximal" or net.history[-1, "penalty"] > 1e12

@@ -107,11 +107,11 @@ def test_a_fisher_of_unknown_length_tells_what_it_has_done(impatient, capsys):
 
     net = quick(max_epochs=0, batch_size=10, verbose=1, iterator_valid=Stream)
     net.partial_fit(*wide(2))
-    assert capsys.readouterr().out == "Fisher of task 1: 1 batches\n"
+    assert capsys.readouterr().out.splitlines()[-1] == "Fisher of task 1: 1 batches"
 
 
 def test_a_short_fisher_or_a_silent_net_tells_nothing(capsys, monkeypatch):
     quick(max_epochs=0, batch_size=5, verbose=1).partial_fit(*wide(12))
     monkeypatch.setattr(estimate, "_SILENT_SECONDS", -1.0)
     quick(max_epochs=0, batch_size=5).partial_fit(*wide(12))
-    assert capsys.readouterr().out == ""
+    assert "Fisher" not in capsys.readouterr().out

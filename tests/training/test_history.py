@@ -94,7 +94,12 @@ def test_rows_that_were_let_go_count(shortened):
     assert shortened[3:] == []
 
 
-@pytest.mark.parametrize("index", [0, 1, -2, -3, (0, "loss"), 3, -4])
+def test_the_last_row_that_was_let_go_can_be_read(shortened):
+    assert shortened[-2, "loss"] == shortened[1, "loss"] == ROWS[1]["loss"]
+    assert shortened[1, "batches"] == []
+
+
+@pytest.mark.parametrize("index", [0, -3, (0, "loss"), 3, -4])
 def test_rows_that_were_let_go_are_not_there(shortened, index):
     with pytest.raises(IndexError):
         shortened[index]

@@ -90,7 +90,7 @@ def test_where_statistics_are_held_a_single_row_is_enough(n_samples):
 @pytest.mark.parametrize("n_samples", [64, 33, 1])
 def test_a_norm_by_the_batch_in_evaluation_too_is_refused_before_training(n_samples):
     net = quick(module=normed(nn.BatchNorm1d(4, track_running_stats=False)))
-    with pytest.raises(ValueError, match="BatchNorm1d .*fisher='exact' takes each by itself in ev"):
+    with pytest.raises(ValueError, match="BatchNorm1d .*fisher='auto' takes each by itself in ev"):
         net.partial_fit(*data(n_samples))
     net.set_params(fisher="batch")
     if n_samples == 64:

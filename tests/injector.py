@@ -73,7 +73,7 @@ def state(*objects: Any, identities: bool = True) -> dict[str, Any]:
 
 
 _PRIMITIVE = (int, float, str, bytes, type(None), type, types.FunctionType, np.generic, torch.dtype)
-_TIMES = ("dur", "epoch_start_time_")
+_TIMES = ("dur", "epoch_start_time_", "since_")
 
 
 def _value(one: Any) -> Any:

@@ -15,8 +15,10 @@ def test_the_readmes_code_runs_from_top_to_bottom(capsys):
     namespace = {}
     for block in blocks("python"):
         exec(block, namespace)  # later blocks build on earlier ones, as for a reader
-    assert namespace["net"].n_tasks_ == 2
-    assert namespace["model"].regressor_[-1].n_tasks_ == 3
+    assert namespace["net"].n_tasks_ == namespace["again"].n_tasks_ == 3
+    assert namespace["net"].score(namespace["X"], namespace["y"]) > 0.5
+    assert namespace["model"].score(namespace["stones"], namespace["price"]) > 0.6
+    assert namespace["pipeline"].n_tasks_ == 2
     assert namespace["search"].best_params_["ewcregressor__ewc_lambda"] > 0
     assert namespace["estimate"].best in (1, 10, 100)
 

@@ -141,7 +141,7 @@ def test_a_penalty_forgets_less_than_none(tasks):
     (X0, y0), (X1, y1), *_ = tasks
 
     def forgotten(ewc_lambda):
-        net = quick(hidden_layer_sizes=(50, 50), max_epochs=200, ewc_lambda=ewc_lambda)
+        net = quick(hidden_layer_sizes=(50, 50), max_epochs=200, lr=0.01, ewc_lambda=ewc_lambda)
         before = net.partial_fit(X0, y0).score(X0, y0)
         return before - net.partial_fit(X1, y1).score(X0, y0)
 

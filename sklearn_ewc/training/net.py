@@ -207,7 +207,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         UserWarning
             If text labels have another order than the rows, task after task.
         """
-        if task is None and self.__dict__.pop("_lambda_was_set", False):
+        if task is None and self.__dict__.pop("_is_searched", False):
             warnings.warn(
                 "fit without task learns one task, on which ewc_lambda has no effect: a search "
                 "over it cannot tell its values apart. Pass fit the task of every sample, or use "
@@ -286,7 +286,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
 
         The data are checked already, and what fails is rolled back by the caller.
         """
-        self.__dict__.pop("_lambda_was_set", None)
+        self.__dict__.pop("_is_searched", None)
         train, valid = split_task(self, data)
         rehearsal = rehearse(self, train, valid)
         self.initialize_optimizer()
@@ -425,7 +425,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         with all_or_nothing(self, modules=not all(map(is_of_optimizer, params))):
             put_into_effect(self, params)
             if "ewc_lambda" in params and not self.__sklearn_is_fitted__():
-                self.__dict__["_lambda_was_set"] = True  # as a search does with each of its clones
+                self.__dict__["_is_searched"] = True  # as a search does with each of its clones
         return self
 
     def _get_param_names(self) -> list[str]:

@@ -330,7 +330,8 @@ def searched(grid, **kwargs):
 
     scorer = {"scoring": loss, **kwargs}
     X, y = np.linspace(-1, 1, 8).reshape(-1, 1), np.linspace(0, 1, 8)
-    return GridSearchCV(quick(max_epochs=1), grid, cv=2, error_score=np.nan, **scorer).fit(X, y)
+    search = GridSearchCV(quick(max_epochs=1), grid, cv=2, error_score=np.nan, **scorer)
+    return search.fit(X, y, task=np.tile([0, 1], 4))
 
 
 def test_of_several_candidates_with_one_lambda_the_best_is_drawn():

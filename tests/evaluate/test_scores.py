@@ -31,7 +31,7 @@ from sklearn_ewc.evaluate import (
 )
 from sklearn_ewc.evaluate import scores as scores_module
 
-from ..helpers import learn, parameters, quick
+from ..helpers import learn, parameters, quick, unscaled
 
 
 class FrozenPipeline(Pipeline):
@@ -451,7 +451,7 @@ def test_inputs_in_a_dict_are_joined_name_by_name(tasks):
 
 def test_polars_frames_are_joined_by_rows(tasks):
     frames = [(pl.DataFrame(X, schema=["x"]), pl.Series(y)) for X, y in tasks[:2]]
-    assert gap_closed_by(quick(), frames) == gap_closed_by(quick(), tasks[:2])
+    assert gap_closed_by(unscaled(), frames) == gap_closed_by(unscaled(), tasks[:2])
 
 
 def test_a_line_for_each_task_tells_how_far_it_is(tasks, capsys):
@@ -467,7 +467,7 @@ def test_a_line_for_each_task_tells_how_far_it_is(tasks, capsys):
 
 
 def test_a_line_for_each_task_of_each_way_to_learn_tells_how_far_it_is(tasks, capsys):
-    gap_closed_by(quick(), tasks[:2], verbose=1)
+    gap_closed_by(unscaled(), tasks[:2], verbose=1)
     title, *lines = capsys.readouterr().out.splitlines()
     assert title == "gap_closed_by: 2 tasks, 3 times"
     assert [line.split(" (")[0] for line in lines] == [

@@ -242,7 +242,7 @@ def test_what_is_found_aloud_is_what_is_found_in_silence(scoring, data, capsys):
 
 
 def test_a_candidate_that_fails_everywhere_is_no_reason_to_stop_aloud(data, capsys):
-    net = quick(penalty_step="gradient", lr=1.0, optimizer=torch.optim.SGD, max_epochs=20)
+    net = quick(penalty_step="gradient", lr=0.1, optimizer=torch.optim.SGD, max_epochs=20)
     X, y, task = data
     with pytest.warns(Warning, match="fits failed|non-finite"):
         found = search_lambda(net, X, y, task, lambdas=[0, 1e12], cv=2, verbose=1)

@@ -25,7 +25,7 @@ def learn_task(estimator: Any, X: Any, y: Any, metadata: dict[str, Any], arrival
     if isinstance(estimator, Continual):
         estimator._learn_task(X, y, metadata, arrival)
     elif arrival.starts_anew and isinstance(estimator, EWCNet):
-        vars(estimator).pop("_is_searched", None)  # for a λ that has tasks to tell it by
+        estimator.__dict__.pop("_is_searched", None)  # for a λ that has tasks to tell it by
         estimator.fit(X, y, **metadata)
     else:
         if arrival.starts_anew:

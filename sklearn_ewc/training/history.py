@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from itertools import chain, groupby
 from typing import Any
 
+import numpy as np
 from skorch.history import History
 
 
@@ -59,6 +61,9 @@ class TaskHistory(History):
             raise IndexError(f"row {number} is of an earlier task, whose rows are not kept")
         return list.__getitem__(self, number - self.n_let_go)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), _packed(self.to_list()), vars(self))
+
     def begin_task(self, keeps_rows: bool) -> None:
         """Let go of the batches of the task before, and of all its rows unless they are kept."""
         if not keeps_rows:
@@ -70,3 +75,49 @@ class TaskHistory(History):
             if not row["batches"]:
                 return
             self[position] = {**row, "batches": []}  # the row itself may be put back
+
+
+def _unpickled(kind: type[TaskHistory], packed: Any, attributes: dict[str, Any]) -> TaskHistory:
+    history = kind(())
+    history.extend(_unpacked(packed))
+    history.__dict__.update(attributes)
+    return history
+
+
+def _packed(rows: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Return rows column by column, in which a pickle takes a third of the room."""
+    alike = ((names, list(group)) for names, group in groupby(rows, tuple))
+    return [
+        (len(group), {name: _packed_column([row[name] for row in group]) for name in names})
+        for names, group in alike
+    ]
+
+
+def _packed_column(values: list[Any]) -> Any:
+    kinds = set(map(type, values))
+    if kinds == {list} and all(type(one) is dict for one in chain.from_iterable(values)):
+        return [len(value) for value in values], _packed(list(chain.from_iterable(values)))
+    if kinds not in ({float}, {bool}, {int}):
+        return values
+    column = np.array(values)
+    if column.dtype.kind == "i":  # as narrow as its numbers are
+        column = column.astype(np.result_type(*map(np.min_scalar_type, (min(values), max(values)))))
+    return values if column.dtype.hasobject else column
+
+
+def _unpacked(packed: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for n_rows, columns in packed:
+        values = {name: _unpacked_column(column) for name, column in columns.items()}
+        rows += [{name: column[row] for name, column in values.items()} for row in range(n_rows)]
+    return rows
+
+
+def _unpacked_column(column: Any) -> list[Any]:
+    if isinstance(column, np.ndarray):
+        return column.tolist()
+    if not isinstance(column, tuple):
+        return column
+    lengths, packed = column
+    rows = iter(_unpacked(packed))
+    return [[next(rows) for _ in range(length)] for length in lengths]

@@ -41,10 +41,9 @@ class Predictor(torch.nn.Module):
     def __init__(self, net):
         super().__init__()
         self.module = net.bare_module_
-        centre, scale = (getattr(net.targets_, name, None) for name in ("centre", "scale"))
         dtype = next(self.module.parameters()).dtype
-        self.centre = torch.as_tensor(0.0 if centre is None else centre, dtype=dtype)
-        self.scale = torch.as_tensor(1.0 if scale is None else scale, dtype=dtype)
+        self.centre = torch.as_tensor(net.targets_.centre or 0.0, dtype=dtype)
+        self.scale = torch.as_tensor(net.targets_.scale or 1.0, dtype=dtype)
 
     def forward(self, X):
         """Predict in the units of y."""

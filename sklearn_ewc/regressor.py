@@ -90,9 +90,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         rely on them as on the parameters, and no penalty holds them: the layers that
         own them (found by a trial pass, whatever their class) are trained as in
         evaluation; their children, and dropout, are not. Over two tasks under a λ of
-        10¹², which moves no parameter, R² on the old task stays 0.93 so, and falls to
-        −0.09 if the statistics follow the new one; at λ = 3 it ends at 0.43 and at
-        −0.87 (``examples/benchmarks/batch_norm.py``). False lets them follow, which
+        10¹², which moves no parameter, R² on the old task stays 0.91 so, and falls to
+        −0.09 if the statistics follow the new one; at λ = 3 it ends at 0.30 and at
+        −0.72 (``examples/benchmarks/batch_norm.py``). False lets them follow, which
         serves the new task better. Decided as a task begins.
     criterion : class or instance of torch.nn.Module, default=torch.nn.MSELoss
         The loss, a mean or a sum over samples; also a function of output and target.

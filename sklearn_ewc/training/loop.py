@@ -18,7 +18,7 @@ from .interrupts import stoppable
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
 from .steps import penalised, targets
-from .units import has_several_units, loss_in_units, unit_of_loss
+from .units import has_several_units, loss_by_units, unit_of_loss
 
 
 def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: bool) -> None:
@@ -108,9 +108,9 @@ def run_single_epoch(
         losses.append(step["loss"].detach())
         if shows_units:
             weights = fit_params.get("sample_weight")
-            shown.append(loss_in_units(net, step["y_pred"], trained[1], weights, training))
+            shown.append(loss_by_units(net, step["y_pred"], trained[1], weights, training))
         if losses_are_awaited:  # else no batch waits for its loss to leave the device
-            loss = shown[-1].item() if shows_units else losses[-1].item() * unit
+            loss = (shown or losses)[-1].item() * unit
             history.record_batch(f"{prefix}_loss", loss)
         net.notify("on_batch_end", batch=batch, training=training, **step)
     if training and not losses:
@@ -120,7 +120,7 @@ def run_single_epoch(
         )
     if training:
         _check_finite(net, losses)
-    _record_losses(net, f"{prefix}_loss", shown or losses, 1.0 if shows_units else unit)
+    _record_losses(net, f"{prefix}_loss", shown or losses, unit)
     history.record(f"{prefix}_batch_count", len(losses))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,10 @@ def has_several_units(net: Any) -> bool:
 
 
 @torch.no_grad()
-def loss_in_units(
+def loss_by_units(
     net: Any, output: Tensor, target: Tensor, sample_weight: Tensor | None, is_shared: bool
 ) -> Tensor:
-    """Return the criterion on a batch, each output in its own units.
+    """Return the criterion on a batch, each output weighted by its unit over the mean unit.
 
     `output` is that of this process's rows alone where they are shared out.
     """
@@ -92,14 +93,21 @@ def loss_in_units(
     if is_shared:
         target = net.processes_.share(target)
         sample_weight = None if sample_weight is None else net.processes_.share(sample_weight)
-    losses: Any = unreduced_loss(criterion, output.double(), target.double())
-    losses = losses.flatten(1)
-    scale = torch.tensor(net.targets_.scale, dtype=losses.dtype, device=losses.device)
-    losses = losses * scale ** _POWERS[type(criterion)]
-    if sample_weight is not None:
-        losses = losses * sample_weight[:, None]
-    total = net.processes_.summed(losses.sum()) if is_shared else losses.sum()
-    return total if is_sum(criterion) else total / (n_samples * losses.shape[1])
+    losses: Any = unreduced_loss(criterion, output, target)
+    weights = _weights(net.targets_.scale, _POWERS[type(criterion)], losses.dtype, losses.device)
+    by_sample = torch.mv(losses.flatten(1), weights)
+    total = by_sample.sum() if sample_weight is None else by_sample @ sample_weight.to(by_sample)
+    total = net.processes_.summed(total) if is_shared else total
+    return total if is_sum(criterion) else total / (n_samples * len(weights))
+
+
+@lru_cache(maxsize=64)
+def _weights(
+    scale: tuple[float, ...], power: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    units = [one**power for one in scale]
+    mean = sum(units) / len(units)
+    return torch.tensor([unit / mean for unit in units], dtype=dtype, device=device)
 
 
 def _bare(criterion: Any) -> Any:

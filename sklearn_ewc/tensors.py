@@ -98,6 +98,11 @@ def one_tensor(output: Any) -> Tensor:
     return output
 
 
+def uncompiled(part: Any) -> Any:
+    """Return a module or criterion without what torch.compile has wrapped it in."""
+    return getattr(part, "_orig_mod", part)
+
+
 def joined(batches: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
     """Join batches of flat tables that are small enough for one to cost less than two.
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import hessian, vmap
 
+from ..tensors import uncompiled
+
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Root = Callable[[Tensor], Tensor]
 
@@ -124,7 +126,7 @@ def curvature_root(criterion: Criterion, output: Tensor, target: Tensor) -> Root
     if _is_elementwise(criterion, output, target):
         root = _diagonal_curvature(criterion, output, target).clamp(min=0).sqrt()
         return lambda z: root * z
-    if type(_bare(criterion)) is nn.CrossEntropyLoss and output.ndim > 1:
+    if type(uncompiled(criterion)) is nn.CrossEntropyLoss and output.ndim > 1:
         losses = unreduced_loss(criterion, torch.zeros_like(output), target)
         if losses is not None:
             return _cross_entropy_root(criterion, output, losses)
@@ -155,11 +157,6 @@ def has_curvature(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
     return any(bool(curvature_root(criterion, one, target)(z).any()) for one in outputs)
 
 
-def _bare(criterion: Any) -> Any:
-    """Return a criterion without what torch.compile has wrapped it in."""
-    return getattr(criterion, "_orig_mod", criterion)
-
-
 def _is_elementwise(criterion: Criterion, output: Tensor, target: Tensor) -> bool:
     if isinstance(criterion, ELEMENTWISE):
         return True
@@ -182,7 +179,7 @@ def unreduced_loss(criterion: Criterion, output: Tensor, target: Tensor) -> Tens
     if getattr(criterion, "reduction", None) not in ("mean", "sum"):
         return None
     # a copy of what torch.compile returns would share the criterion inside
-    unreduced: Any = copy.copy(_bare(criterion))
+    unreduced: Any = copy.copy(uncompiled(criterion))
     unreduced.reduction = "none"
     losses = unreduced(output, target)
     return losses if losses.shape[:1] == output.shape[:1] else None

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from ..arguments import shown
+from ..tensors import uncompiled
 from .whole_file import is_path
 
 LARGEST_HISTORY = 2**28  # bytes of JSON, of which some ten times as many are made
@@ -22,9 +23,13 @@ _NO_SUCH_PART = "There is nothing to {verb} for f_{{name}}: the net has no modul
 
 
 def part_of(net: Any, argument: str, verb: str) -> Any:
-    """Return the module or optimizer that the file of an argument holds."""
+    """Return the module or optimizer that the file of an argument holds, without any wrapper.
+
+    The names in a file are the same whether or not the module is compiled.
+    """
     name = "module_" if argument == "f_params" else f"{argument[2:]}_"
-    return net._get_module(name, msg=_NO_SUCH_PART.format(verb=verb))
+    part = net._get_module(name, msg=_NO_SUCH_PART.format(verb=verb))
+    return net.bare_module_ if part is net.module_ else uncompiled(part)
 
 
 def check_files(files: Mapping[str, Any], method: str) -> None:

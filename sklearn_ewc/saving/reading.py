@@ -181,7 +181,7 @@ def _read_state(net: Any, part: Any, file: Any, use_safetensors: bool) -> Any:
     is_module = isinstance(part, nn.Module)
 
     def check(state: Any) -> None:
-        if part is net.module_ and not _has_seen_data(net):
+        if part is net.bare_module_ and not _has_seen_data(net):
             _take_dtype(net, _dtype_of(state))
         (check_state if is_module else check_optimizer_state)(state, part)
 

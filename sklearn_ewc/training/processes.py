@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..tensors import mapped
+from ..tensors import mapped, uncompiled
 
 # It takes the process group of the moment for the default of its functions. Imported only by the
 # first DistributedDataParallel, it would keep the group, and its threads, beyond
@@ -125,4 +125,4 @@ def bare(module: nn.Module) -> nn.Module:
     """Return a module without what several processes, or ``compile=True``, have wrapped it in."""
     if isinstance(module, DistributedDataParallel):
         module = module.module
-    return getattr(module, "_orig_mod", module)
+    return uncompiled(module)

@@ -249,8 +249,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         Raises
         ------
         sklearn.exceptions.NotFittedError
-            If nothing was learned or loaded; also if parameters were loaded without
-            the memory, which knows the scale of y.
+            If nothing was learned or loaded; also if what was loaded are parameters
+            alone that ``save_params`` has not written, in an unknown scale of y.
         """
         check_is_fitted(self)
         check_scale_is_known(self)

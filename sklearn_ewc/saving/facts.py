@@ -55,13 +55,12 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Return them as JSON knows them."""
-        return {**asdict(self), "targets_": {"kind": self.targets_.kind, **asdict(self.targets_)}}
+        return {**asdict(self), "targets_": targets_to_json(self.targets_)}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Facts:
         """Return what :meth:`to_json` was taken of."""
-        targets = dict(facts["targets_"])
-        return cls(**{**facts, "targets_": TARGETS[targets.pop("kind")](**targets)})
+        return cls(**{**facts, "targets_": targets_from_json(facts["targets_"])})
 
     def check(self, known: Facts) -> None:
         """Raise ValueError where a net that is already built differs."""
@@ -73,3 +72,14 @@ class Facts:
         for name, ours, theirs in pairs:
             if None not in (ours, theirs) and ours != theirs:
                 raise ValueError(f"{name} is {ours!r}, the estimator's is {theirs!r}")
+
+
+def targets_to_json(targets: Values) -> dict[str, Any]:
+    """Return what is known of y as JSON knows it."""
+    return {"kind": targets.kind, **asdict(targets)}
+
+
+def targets_from_json(targets: dict[str, Any]) -> Values:
+    """Return what :func:`targets_to_json` was taken of."""
+    options = dict(targets)
+    return TARGETS[options.pop("kind")](**options)

@@ -36,6 +36,7 @@ from .files import (
 )
 from .memory_file import memory_from_file
 from .safetensors_file import safetensors_load
+from .scale import read_note, take_scale
 from .torch_file import torch_load
 
 
@@ -55,7 +56,7 @@ def load_params(
     With `f_memory`, an estimator that was never fitted initialises itself; it
     must have the settings of the one that was saved. One that was initialised
     but has seen no data takes the dtype of the file, float64 for example, from
-    `f_memory` or `f_params`.
+    `f_memory` or `f_params`, and so the scale of y: to predict, `f_params` is enough.
 
     Names, shapes, dtypes and finiteness are checked before anything changes,
     names and shapes before the numbers are read. No code from a file is run,
@@ -76,8 +77,9 @@ def load_params(
     ------
     ValueError
         If a file is damaged, of another kind or version, or does not fit the
-        estimator; it names the file's argument and the tensor. If two arguments
-        are one file. The estimator is then as it was.
+        estimator; it names the file's argument and the tensor. If parameters go with
+        another scale of y than the memory. If two arguments are one file. The
+        estimator is then as it was.
     skorch.exceptions.NotInitializedError
         If the estimator is not initialised and `f_memory` is not given.
     """
@@ -185,12 +187,16 @@ def _read_state(net: Any, part: Any, file: Any, use_safetensors: bool) -> Any:
             _take_dtype(net, _dtype_of(state))
         (check_state if is_module else check_optimizer_state)(state, part)
 
+    metadata: Any
     if use_safetensors:
-        _, state = safetensors_load(file, lambda metadata, outline: check(outline))
+        metadata, state = safetensors_load(file, lambda metadata, outline: check(outline))
     else:
         options = net.torch_load_kwargs or {}
         state = torch_load(file, check, ties=is_module or not is_torch_s_own(part), **options)
+        metadata = getattr(state, "_metadata", None)
     check(state)
+    if part is net.bare_module_:
+        take_scale(net, read_note(metadata))
     return state
 
 

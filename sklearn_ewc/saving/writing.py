@@ -20,6 +20,7 @@ from .files import (
     refuse_one_file_for_two,
 )
 from .memory_file import memory_to_bytes
+from .scale import noted
 from .whole_file import write_whole
 
 
@@ -46,7 +47,8 @@ def save_params(
     Parameters
     ----------
     f_params : str, path or binary file, default=None
-        The parameters and buffers of the module, as in skorch.
+        The parameters and buffers of the module, as in skorch, and the scale of y that
+        they were learned in: with them alone a net predicts, but remembers no task.
     f_optimizer, f_criterion : str, path or binary file, default=None
         As in skorch.
     f_history : str, path or text file, default=None
@@ -113,7 +115,8 @@ def _content(net: Any, name: str, use_safetensors: bool) -> str | bytes:
         for key, value in state.items():
             if type(value) is Tensor and (use_safetensors or not _fills_its_storage(value)):
                 state[key] = value.clone(memory_format=torch.contiguous_format)
-    return _state_to_bytes(state, name, use_safetensors)
+    note = noted(net.targets_) if part is net.bare_module_ else {}
+    return _state_to_bytes(state, name, use_safetensors, note)
 
 
 def _fills_its_storage(value: Tensor) -> bool:
@@ -121,13 +124,15 @@ def _fills_its_storage(value: Tensor) -> bool:
     return value.layout != torch.strided or value.untyped_storage().nbytes() == value.nbytes
 
 
-def _state_to_bytes(state: Any, name: str, use_safetensors: bool) -> bytes:
+def _state_to_bytes(state: Any, name: str, use_safetensors: bool, note: dict[str, str]) -> bytes:
     if use_safetensors:
         from safetensors.torch import save
 
         if not all(type(value) is Tensor for value in state.values()):
             raise ValueError(f"{name} cannot be saved as safetensors, which hold tensors only")
-        return save(state)
+        return save(state, note)
+    if hasattr(state, "_metadata"):  # torch's own place for what goes with a module's state
+        state._metadata.update(note)
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()

@@ -60,11 +60,11 @@ def scales_targets(net: Any) -> bool:
 
 def check_scale_is_known(net: Any) -> None:
     """Raise NotFittedError if a module's outputs are in a scale that no task has told."""
-    if net.n_tasks_ == 0 and net.targets_.scale is None and scales_targets(net):
+    if net.n_tasks_ == 0 and net.targets_.n_outputs is None and scales_targets(net):
         raise NotFittedError(
             f"this {type(net).__name__} has learned no task, so the scale of y is not known: load "
-            "f_memory beside f_params, or set normalize_y=False for parameters that were learned "
-            "in the units of y"
+            "parameters that save_params has written, or f_memory beside them, or set "
+            "normalize_y=False for parameters that were learned in the units of y"
         )
 
 

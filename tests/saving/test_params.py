@@ -81,6 +81,43 @@ def test_buffers_dropout_and_task_weights_go_on_too(tasks, use_safetensors):
         assert value.equal(second.module_.state_dict()[name])
 
 
+@FORMATS
+@pytest.mark.parametrize("is_flat", [True, False])
+@pytest.mark.parametrize("normalize_y", ["auto", False])
+def test_parameters_alone_predict_as_the_saved_net(tasks, use_safetensors, is_flat, normalize_y):
+    needs(use_safetensors)
+    X, y = tasks[0]
+    y = 100 + 10 * (y if is_flat else np.c_[y, y])
+    net = small(normalize_y=normalize_y).partial_fit(X, y)
+    sizes = {"module__n_features": 1, "module__n_outputs": net.n_outputs_}
+    files = saved(net, "f_params", use_safetensors=use_safetensors)
+    again = load(small(**sizes).initialize(), use_safetensors, **files)
+    assert again.n_tasks_ == 0
+    assert again.dtype_ == net.dtype_
+    np.testing.assert_array_equal(again.predict(X), net.predict(X))
+
+
+@FORMATS
+def test_parameters_of_another_scale_of_y_do_not_go_with_a_memory(tasks, use_safetensors):
+    needs(use_safetensors)
+    X, y = tasks[0]
+    first, second = small().partial_fit(X, y), small().partial_fit(X, 100 * y)
+    before = first.predict(X)
+    foreign = saved(second, "f_params", "f_memory", use_safetensors=use_safetensors)
+    with pytest.raises(ValueError, match="^f_params does not fit: .* scale .* load f_memory too"):
+        load(first, use_safetensors, f_params=foreign["f_params"])
+    np.testing.assert_array_equal(first.predict(X), before)
+    load(first, use_safetensors, **foreign)
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))
+
+
+def test_new_parameters_load_into_a_net_that_has_learned(tasks):
+    new = small(module__n_features=1, random_state=1).initialize()
+    X, y = (part.astype(np.float32) for part in tasks[0])
+    net = load(small().partial_fit(X, y), **saved(new, "f_params"))
+    assert parameters(net).equal(parameters(new))
+
+
 def test_what_the_first_task_decided_is_loaded():
     X = pd.DataFrame(np.random.RandomState(0).randn(30, 2), columns=["depth", "heat"])
     first = small().fit(X, np.c_[X["depth"], X["heat"]])

@@ -254,9 +254,9 @@ def test_the_scale_is_in_the_memorys_file(tasks, tmp_path, make, use_safetensors
     )
 
 
-def test_parameters_without_the_memory_do_not_predict_in_an_unknown_scale(tasks, tmp_path):
+def test_parameters_from_elsewhere_do_not_predict_in_an_unknown_scale(tasks, tmp_path):
     X, y = tasks[0]
-    quick().partial_fit(X, y).save_params(f_params=tmp_path / "params.pt")
+    torch.save(quick().partial_fit(X, y).module_.state_dict(), tmp_path / "params.pt")
     again = quick(module__n_features=1).initialize()
     again.load_params(f_params=tmp_path / "params.pt")
     with pytest.raises(NotFittedError, match="f_memory.*normalize_y=False"):

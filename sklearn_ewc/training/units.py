@@ -14,6 +14,7 @@ from ..curvature.criterion import is_sum, unreduced_loss
 from ..data.batches import targets_and_weights
 from ..data.checks import TaskData
 from ..data.targets import SCALE_Y
+from ..tensors import uncompiled
 
 _LARGEST = 1e150  # squares of it are finite
 # criteria of the residual alone, and the power of its unit that they grow with, if their
@@ -53,7 +54,7 @@ def scales_targets(net: Any) -> bool:
     """
     if net.normalize_y != "auto":
         return bool(net.normalize_y)
-    criterion = _bare(net.criterion_)
+    criterion = uncompiled(net.criterion_)
     thresholds = (getattr(criterion, name, 1.0) for name in ("beta", "delta"))
     return type(criterion) in _POWERS and all(one == 1.0 for one in thresholds)
 
@@ -70,7 +71,7 @@ def check_scale_is_known(net: Any) -> None:
 
 def unit_of_loss(net: Any) -> float:
     """Return the mean over the outputs of what a loss of 1 is in the units of y."""
-    scale, power = net.targets_.scale, _POWERS.get(type(_bare(net.criterion_)))
+    scale, power = net.targets_.scale, _POWERS.get(type(uncompiled(net.criterion_)))
     if scale is None or power is None:
         return 1.0
     return sum(one**power for one in scale) / len(scale)
@@ -78,7 +79,7 @@ def unit_of_loss(net: Any) -> float:
 
 def has_several_units(net: Any) -> bool:
     """Tell whether losses of single outputs differ in their units."""
-    return len(set(net.targets_.scale or ())) > 1 and type(_bare(net.criterion_)) in _POWERS
+    return len(set(net.targets_.scale or ())) > 1 and type(uncompiled(net.criterion_)) in _POWERS
 
 
 @torch.no_grad()
@@ -89,7 +90,7 @@ def loss_by_units(
 
     `output` is that of this process's rows alone where they are shared out.
     """
-    criterion, n_samples = _bare(net.criterion_), len(target)
+    criterion, n_samples = uncompiled(net.criterion_), len(target)
     if is_shared:
         target = net.processes_.share(target)
         sample_weight = None if sample_weight is None else net.processes_.share(sample_weight)
@@ -108,7 +109,3 @@ def _weights(
     units = [one**power for one in scale]
     mean = sum(units) / len(units)
     return torch.tensor([unit / mean for unit in units], dtype=dtype, device=device)
-
-
-def _bare(criterion: Any) -> Any:
-    return getattr(criterion, "_orig_mod", criterion)

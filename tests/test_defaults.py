@@ -8,4 +8,6 @@ from against_mlp import compare
 def test_the_defaults_fit_ordinary_data_at_least_as_well_as_mlp_regressor():
     table = compare(n_splits=3)
     assert list(table.index) == ["diabetes", "friedman1", "demonstration"]
-    assert (table["EWCRegressor"] >= table["MLPRegressor"]).all(), table
+    ours, theirs, theirs_in_batches_of_32 = (table[name] for name in table)
+    assert (ours >= theirs).all(), table
+    assert (ours >= theirs_in_batches_of_32 - 0.05).all(), table

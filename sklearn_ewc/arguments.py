@@ -61,6 +61,12 @@ def check_count(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an integer >= 0, got {shown(value)}")
 
 
+def check_verbose(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a switch, or says how much is to be told."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        check_count(name, value)
+
+
 def check_switch(name: str, value: Any) -> None:
     """Raise TypeError unless `value` is True or False, numpy's too."""
     if not (isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")):

@@ -14,10 +14,12 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.metaestimators import available_if
 
+from .arguments import naming, shown
 from .continual.base import Arrival, Continual
 from .continual.learning import tasks_of_fit
 from .continual.metadata import is_routed, with_task
-from .continual.steps import FinalStep, LaterTransformer, is_fitted
+from .continual.steps import FinalStep, LaterTransformer, are_pairs, can_learn_tasks, is_fitted
+from .data.arrays import check_not_masked
 from .rollback import all_or_nothing
 
 
@@ -139,8 +141,9 @@ class ContinualPipeline(Continual, Pipeline):
         Raises
         ------
         ValueError, TypeError
-            If a step refuses the data or its parameters, labels mean nothing, or
-            there is a `task` and the final step has no ``partial_fit``.
+            If a step refuses the data or its parameters, labels mean nothing,
+            there is a `task` and the final step has no ``partial_fit``, or some
+            values in X are masked: most transformers would read what is under the mask.
 
         Warns
         -----
@@ -149,6 +152,7 @@ class ContinualPipeline(Continual, Pipeline):
             labels in text are learned in another order than the rows have them.
         """
         params = {key: value for key, value in params.items() if value is not None}
+        self._check(X)
         with all_or_nothing(self):
             tasks = tasks_of_fit(self, X, y, params)
             if tasks is None:
@@ -158,7 +162,7 @@ class ContinualPipeline(Continual, Pipeline):
                 self._learn_task(*one)
         return self
 
-    @available_if(lambda self: hasattr(self.steps[-1][1], "partial_fit"))
+    @available_if(lambda self: can_learn_tasks(self.steps))
     def partial_fit(self, X: Any, y: Any = None, **params: Any) -> ContinualPipeline:
         """Learn one new task.
 
@@ -186,7 +190,7 @@ class ContinualPipeline(Continual, Pipeline):
         Raises
         ------
         ValueError, TypeError
-            If a step refuses the data or its parameters.
+            If a step refuses the data or its parameters, or some values in X are masked.
         sklearn.exceptions.NotFittedError
             If the final step has learned and a transformer has not.
 
@@ -195,12 +199,27 @@ class ContinualPipeline(Continual, Pipeline):
         UserWarning
             If a transformer that stays as it is meets categories that it never saw.
         """
+        self._check(X)
         with all_or_nothing(self):
             self._learn_task(X, y, params, self._next_task())
         return self
 
-    def _learn_task(self, X: Any, y: Any, metadata: dict[str, Any], arrival: Arrival) -> None:
+    def _check(self, X: Any) -> None:
+        """Refuse what is no pipeline, and inputs of which steps would read too much."""
         self._validate_params()  # as Pipeline.fit does by a decorator, private too
+        self._check_inside()
+        with naming("X"):
+            check_not_masked(X)
+
+    def _check_inside(self) -> None:
+        if not (are_pairs(self.steps) and self.steps):
+            raise ValueError(
+                f"steps must be a list of pairs of a name and an estimator, got {shown(self.steps)}"
+            )
+        super()._check_inside()
+
+    def _learn_task(self, X: Any, y: Any, metadata: dict[str, Any], arrival: Arrival) -> None:
+        self._check(X)
         name, final = self.steps[-1]
         first = arrival.starts_anew or not is_fitted(final)
         transformers = self.steps[:-1] if first else self._continued_transformers(arrival)

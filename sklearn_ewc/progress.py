@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-import numpy as np
+from .arguments import check_verbose
 
 
 class Progress:
@@ -37,8 +37,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int, verbose: Any) -> None:
-        if not (isinstance(verbose, int | np.integer | np.bool_) and verbose >= 0):
-            raise ValueError(f"verbose must be an integer >= 0, got {verbose!r}")
+        check_verbose("verbose", verbose)
         self.total = total
         self.is_told = bool(verbose)
         self.finished = 0

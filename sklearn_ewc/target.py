@@ -18,6 +18,7 @@ from .continual.base import Arrival, Continual
 from .continual.learning import learn_task, tasks_of_fit
 from .continual.metadata import is_routed, keyword, with_task
 from .data.arrays import FLOATS, numbers_in
+from .data.checks import checked_weights
 from .rollback import all_or_nothing
 
 
@@ -128,6 +129,7 @@ class ContinualTargetRegressor(Continual, RegressorMixin, MetaEstimatorMixin, Ba
             estimator is then as it was before the call.
         """
         params = {key: value for key, value in params.items() if value is not None}
+        self._check_inside()
         self._checked_target(y)  # all of it, before a part is learned
         with all_or_nothing(self):
             tasks = tasks_of_fit(self, X, y, params)
@@ -161,6 +163,7 @@ class ContinualTargetRegressor(Continual, RegressorMixin, MetaEstimatorMixin, Ba
         ValueError, TypeError
             As in :meth:`fit`.
         """
+        self._check_inside()
         with all_or_nothing(self):
             self._learn_task(X, y, params, self._next_task())
         return self
@@ -220,7 +223,8 @@ class ContinualTargetRegressor(Continual, RegressorMixin, MetaEstimatorMixin, Ba
         if not hasattr(transformer, "inverse_transform"):
             raise TypeError(f"transformer {transformer} has no inverse_transform")
         if sample_weight is not None and has_fit_parameter(transformer, "sample_weight"):
-            return transformer.fit(_as_table(y), sample_weight=sample_weight)
+            weight = checked_weights(sample_weight, y, y.dtype)
+            return transformer.fit(_as_table(y), sample_weight=weight)
         return transformer.fit(_as_table(y))
 
     def predict(self, X: Any, **params: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -31,9 +32,17 @@ from sklearn_ewc import (
 from sklearn_ewc.arguments import naming, shown
 from sklearn_ewc.curvature import curvature_of
 from sklearn_ewc.evaluate import task_scores
+from sklearn_ewc.selection import TaskKFold
 
 from .helpers import quick as quick_net
 from .wrong_values import scalars, tables
+
+# what torch says of its own tensors among the wrong values, once
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*quantize:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*quantize:UserWarning"),
+]
 
 X, Y = np.arange(12.0).reshape(6, 2) / 6, np.arange(6.0) / 3
 ROWS, TARGETS, TASKS = (
@@ -41,6 +50,7 @@ ROWS, TARGETS, TASKS = (
     np.arange(12.0) / 6,
     np.repeat([0, 1], 6),
 )
+SIX = np.repeat([0, 1], 3)
 ONES, IN, OUT = torch.ones(2), torch.ones(4, 2), torch.zeros(4, 1)
 
 NUMBERS = ("fraction", "one and a half", "zero", "two", "large")
@@ -68,6 +78,14 @@ LABELS = (
     "polars durations",
     "polars words",
     "polars categories",
+    "huge integers",
+)
+ONE_LABEL = (
+    "words in objects",
+    "structured",
+    "numpy dates in objects",
+    "numpy durations in lists",
+    "polars times of day",
     "huge integers",
 )
 
@@ -155,6 +173,27 @@ SETTINGS = [
 ]
 
 
+def pipeline(**settings):
+    return make_continual_pipeline(StandardScaler(), quick(), **settings)
+
+
+def target(**settings):
+    return ContinualTargetRegressor(quick(), **settings)
+
+
+AROUND = {"ContinualPipeline": pipeline, "ContinualTargetRegressor": target}
+WAYS = {
+    "fit": lambda model, X: model.fit(X, Y),
+    "fit of tasks": lambda model, X: model.fit(X, Y, task=SIX),
+    "partial_fit": lambda model, X: model.partial_fit(X, Y),
+}
+NESTINGS = {
+    "": lambda model: model,
+    " in a pipeline": lambda model: ContinualPipeline([("inner", model)]),
+    " in a target": ContinualTargetRegressor,
+}
+
+
 def data(where, name, call, accepted=(), left_out=()):
     return Argument(where, name, call, dict(accepted), tables, left_out)
 
@@ -182,11 +221,35 @@ DATA = [
     data("ContinualTargetRegressor", "y", lambda v: ContinualTargetRegressor(quick()).fit(X, v)),
     data("estimate_lambda", "X", lambda v: estimate_lambda(NET, v, Y, lambdas=[1.0])),
     data("estimate_lambda", "y", lambda v: estimate_lambda(NET, X, v, lambdas=[1.0])),
+    data(
+        "ContinualPipeline",
+        "X",
+        lambda v: make_continual_pipeline("passthrough", quick()).fit(v, Y),
+        left_out=("three axes",),
+    ),
+    *[
+        data(where, name, lambda v, f=wrapped, n=name: f().fit(X, Y, **{n: v}), accepted)
+        for where, wrapped in AROUND.items()
+        for name, accepted in [
+            ("task", {**DEFAULT, "labels": LABELS}),
+            ("sample_weight", DEFAULT),
+        ]
+    ],
+    data("search_lambda", "X", lambda v: search(X=v, y=Y, task=SIX), left_out=("three axes",)),
+    data("search_lambda", "y", lambda v: search(X=X, y=v, task=SIX)),
+    data(
+        "search_lambda",
+        "task",
+        lambda v: search(X=X, y=Y, task=v, cv=[(np.arange(6), np.arange(6))]),
+        {"labels": LABELS},
+    ),
+    data(
+        "TaskKFold",
+        "groups",
+        lambda v: list(TaskKFold(2).split(X, groups=v)),
+        {"labels of more than one sample": ONE_LABEL},
+    ),
 ]
-
-
-def pipeline(**settings):
-    return make_continual_pipeline(StandardScaler(), quick(), **settings)
 
 
 def task(**changes):
@@ -213,6 +276,14 @@ def search(**changes):
     return search_lambda(**{**known, **changes})
 
 
+def estimate(**changes):
+    return estimate_lambda(**{"estimator": NET, "X": X, "y": Y, "lambdas": [1.0], **changes})
+
+
+def folds(**settings):
+    return list(TaskKFold(**{"n_splits": 2, "shuffle": True, **settings}).split(X, groups=SIX))
+
+
 def keyword(where, name, function, accepted=(), left_out=()):
     return Argument(where, name, lambda v: function(**{name: v}), dict(accepted), scalars, left_out)
 
@@ -221,6 +292,8 @@ FILES = ("f_params", "f_optimizer", "f_criterion", "f_history", "f_memory")
 PATHS = ("text", "number in text")  # files of these names, which are there or not
 NUMBER, LOSS = {"numbers": NUMBERS}, {"numbers": (*NUMBERS, "negative", "negative integer")}
 SWITCH = {"switches": SWITCHES}
+SEED = {**DEFAULT, "seeds": ("zero", "two"), "0 and 1 for scikit-learn": SWITCHES}
+LAMBDAS = ("generator", "list", "tuple", "set", "array", "array of one", "series")
 OTHERS = [
     keyword("partial_fit", "task_weight", lambda **v: fitted().partial_fit(X, Y, **v), NUMBER),
     *[keyword("save_params", name, NET.save_params, DEFAULT, PATHS) for name in FILES],
@@ -277,10 +350,62 @@ OTHERS = [
         "task_scores", "scoring", scores, DEFAULT, left_out=("class", "class of numbers")
     ),  # called, as any scorer is
     keyword("search_lambda", "estimator", search),
+    keyword("search_lambda", "cv", search, {"a number of folds": ("two",)}),
+    keyword(
+        "search_lambda", "scoring", search, DEFAULT, left_out=("class", "class of numbers")
+    ),  # called, as any scorer is
+    keyword(  # processes take seconds to start
+        "search_lambda", "n_jobs", search, DEFAULT, left_out=("two", "negative integer")
+    ),
+    keyword(
+        "estimate_lambda",
+        "validation_size",
+        estimate,
+        {**DEFAULT, "a part": ("fraction",), "a number of rows": ("two",)},
+    ),
+    keyword("estimate_lambda", "random_state", estimate, SEED),
+    *[
+        keyword(where, "lambdas", function, {"numbers": LAMBDAS})
+        for where, function in {"search_lambda": search, "estimate_lambda": estimate}.items()
+    ],
+    *[
+        keyword(where, "verbose", function, {"how much": (*COUNTS, *SWITCHES)})
+        for where, function in {
+            "search_lambda": search,
+            "estimate_lambda": estimate,
+            "task_scores": scores,
+        }.items()
+    ],
+    keyword("TaskKFold", "n_splits", folds, {"a number": ("two",)}),
+    keyword("TaskKFold", "shuffle", folds, SWITCH),
+    keyword("TaskKFold", "random_state", folds, SEED),
     keyword("estimate_lambda", "estimator", lambda estimator: estimate_lambda(estimator, X, Y)),
     keyword("ContinualPipeline", "update_transformers", lambda **v: learned(**v), SWITCH),
     keyword("ContinualPipeline", "verbose", lambda **v: learned(**v), SWITCH),
     keyword("ContinualPipeline", "transform_input", lambda **v: learned(**v), DEFAULT),
+    keyword(
+        "ContinualPipeline", "memory", lambda **v: learned(**v), DEFAULT, (*PATHS, "empty text")
+    ),
+    *[
+        Argument(
+            f"ContinualPipeline{nesting}.{way}",
+            "steps",
+            lambda v, learn=learn, around=around: learn(around(ContinualPipeline(v)), X),
+            # an empty pipeline has no partial_fit, as it has none of the methods of a final step
+            left_out=("empty list",) if way == "partial_fit" else (),
+        )
+        for way, learn in WAYS.items()
+        for nesting, around in NESTINGS.items()
+    ],
+    *[
+        keyword(
+            where,
+            "task_weight",
+            lambda f=wrapped, **v: f().partial_fit(X, Y).partial_fit(X, Y, **v),
+            NUMBER,
+        )
+        for where, wrapped in AROUND.items()
+    ],
     keyword(
         "ContinualTargetRegressor",
         "regressor",
@@ -312,9 +437,6 @@ def outcome(argument, value):
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names")
-@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*quantize:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
 @pytest.mark.parametrize("argument", SETTINGS + DATA + OTHERS, ids=str)
 def test_a_wrong_value_is_refused_by_the_name_of_its_argument(argument):
     accepted = {kind for kinds in argument.accepted.values() for kind in kinds}
@@ -336,6 +458,29 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_argument(argument):
 def test_every_parameter_of_the_regressor_is_in_the_table():
     parameters = set(inspect.signature(EWCRegressor).parameters) - {"kwargs"}
     assert {argument.name for argument in SETTINGS} == parameters
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        search_lambda,
+        estimate_lambda,
+        task_scores,
+        TaskKFold,
+        ContinualPipeline,
+        ContinualTargetRegressor,
+        Task,
+        Memory,
+    ],
+    ids=lambda function: function.__name__,
+)
+def test_every_parameter_of_what_is_around_it_is_in_the_table(function):
+    names = {
+        argument.name
+        for argument in DATA + OTHERS
+        if argument.where.split(".")[0] == function.__name__
+    }
+    assert inspect.signature(function).parameters.keys() <= names
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "verbose", "criterion", "fisher", "device"])
@@ -413,3 +558,35 @@ def test_an_mlp_names_the_widths_that_it_cannot_have():
 def test_steps_that_are_none_are_named():
     with pytest.raises((ValueError, TypeError), match="steps"):
         ContinualPipeline("a").fit(X, Y)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["masked table", "masked rows"])
+def test_transformers_do_not_get_what_is_under_a_mask(kind, way):
+    for model in (pipeline(), ContinualTargetRegressor(pipeline())):
+        with pytest.raises(ValueError, match="^X: some values are masked"):
+            WAYS[way](model, tables()[kind])
+
+
+def test_a_search_does_not_show_plain_transformers_what_is_under_a_mask():
+    plain = make_pipeline(StandardScaler(), quick())
+    with pytest.raises(ValueError, match="^X: some values are masked"):
+        search(estimator=plain, X=tables()["masked table"], y=Y, task=SIX)
+
+
+def test_dates_in_a_pipeline_are_for_its_transformers_to_read():
+    """A scaler takes them as they are stored; another may take months out of them."""
+    read = {
+        "table of dates",
+        "durations",
+        "numpy dates in objects",
+        "numpy durations in lists",
+        "pandas zoned dates",
+        "pandas durations",
+        "pandas categories of dates",
+        "polars dates",
+        "polars times",
+        "polars durations",
+    }
+    for kind in read:
+        assert pipeline().fit(tables()[kind], Y).n_tasks_ == 1

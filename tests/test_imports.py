@@ -11,8 +11,8 @@ import sklearn_ewc
 PACKAGE = Path(sklearn_ewc.__file__).parent
 # each floor may import those before it, and itself only within one sub-package
 FLOORS = (
-    {"arguments", "tensors", "snapshot", "wrapped", "copying", "progress"},
-    {"rollback"},
+    {"arguments", "tensors", "snapshot", "wrapped", "copying"},
+    {"rollback", "progress"},
     {"data", "curvature", "evaluate"},
     {"memory"},
     {"saving", "display"},

@@ -44,6 +44,11 @@ class Continual:
     def _learn_task(self, X: Any, y: Any, metadata: dict[str, Any], arrival: Arrival) -> None:
         """Learn one task. What fails is rolled back by the caller."""
 
+    def _check_inside(self) -> None:
+        """Raise ValueError or TypeError where what is inside, at any depth, is no estimator."""
+        if isinstance(self._learner, Continual):
+            self._learner._check_inside()
+
     @property
     def n_tasks_(self) -> int:
         """Number of tasks that the net inside has learned."""

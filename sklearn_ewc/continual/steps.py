@@ -76,6 +76,19 @@ class LaterTransformer(Step):
         return transformed
 
 
+def are_pairs(steps: Any) -> bool:
+    """Whether steps are pairs of a name and an estimator, as Pipeline takes them."""
+    return isinstance(steps, list | tuple) and all(
+        isinstance(step, list | tuple) and len(step) == 2 and isinstance(step[0], str)
+        for step in steps
+    )
+
+
+def can_learn_tasks(steps: Any) -> bool:
+    """Whether the final step learns tasks; of what are no steps it is for the call to say."""
+    return not are_pairs(steps) or (bool(steps) and hasattr(steps[-1][1], "partial_fit"))
+
+
 def is_fitted(estimator: Any) -> bool:
     """Whether an estimator has learned anything."""
     try:

@@ -44,7 +44,7 @@ def on_host(data: Any) -> Any:
     TypeError
         If the data are sparse or not there yet, or a tensor is one that numpy cannot hold.
     ValueError
-        If some are masked: numpy would take what is under the mask.
+        If some are masked.
     """
     if hasattr(data, "collect"):
         raise TypeError(f"a {type(data).__name__} has no rows yet: .collect() them")
@@ -52,8 +52,7 @@ def on_host(data: Any) -> Any:
         return np.stack([np.asarray(item) for item in data])
     if isinstance(data, torch.Tensor):
         return _array_of(data)
-    if any(map(_is_masked, data if isinstance(data, list | tuple) else [data])):
-        raise ValueError("some values are masked: fill them, or leave their rows out")
+    check_not_masked(data)
     if issparse(data) or any(type(dtype).__name__ == "SparseDtype" for dtype in _dtypes(data)):
         raise TypeError(
             "sparse data are not taken: give an array, as by .toarray() or "
@@ -63,6 +62,12 @@ def on_host(data: Any) -> Any:
         # scikit-learn would take a float32 of the other byte order for no float32
         return data.astype(data.dtype.newbyteorder("="))
     return data
+
+
+def check_not_masked(data: Any) -> None:
+    """Raise ValueError if some values are masked: numpy would take what is under the mask."""
+    if any(map(_is_masked, data if isinstance(data, list | tuple) else [data])):
+        raise ValueError("some values are masked: fill them, or leave their rows out")
 
 
 def own_dtypes(data: Any) -> Any:

@@ -116,7 +116,7 @@ def checked_data(
     with naming("X and y"):
         check_consistent_length(*columns, y)
     if sample_weight is not None:
-        sample_weight = _checked_weights(sample_weight, y, dtype)
+        sample_weight = checked_weights(sample_weight, y, dtype)
     data = TaskData(X, _owned(y), sample_weight)
     data.check_weights()
     return data
@@ -131,11 +131,12 @@ def checked_to_score(
     with naming("X and y"):
         check_consistent_length(predicted, y)
     if sample_weight is not None:
-        sample_weight = _checked_weights(sample_weight, y, np.float64)
+        sample_weight = checked_weights(sample_weight, y, np.float64)
     return y, sample_weight
 
 
-def _checked_weights(sample_weight: Any, y: np.ndarray, dtype: Any) -> np.ndarray:
+def checked_weights(sample_weight: Any, y: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return a weight for each row of y, in a dtype."""
     with naming("sample_weight"):
         sample_weight = _check_sample_weight(
             numbers_in(sample_weight), y, dtype=dtype, ensure_non_negative=True

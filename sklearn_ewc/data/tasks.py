@@ -51,27 +51,28 @@ def tasks_to_learn(task: Any, n_samples: int) -> list[tuple[Any, np.ndarray]]:
     return list(zip(learned, rows, strict=True))
 
 
-def rows_by_task(task: Any, n_samples: int) -> list[np.ndarray]:
+def rows_by_task(task: Any, n_samples: int, name: str = "task") -> list[np.ndarray]:
     """Return the row numbers of each task, tasks in the order of their labels.
 
     Numbers, dates and the like have their own order; so have an ordered pandas
     Categorical and a polars Enum, that of their categories. Text sorts by the
     alphabet, but numbers in it count as numbers: "task 2" comes before "task 10".
     The order depends on the labels alone, not on the order of rows, so that every
-    split of a cross-validation learns the tasks in the same order.
+    split of a cross-validation learns the tasks in the same order. Errors call the
+    labels by their `name`.
     """
     categories = _ordered_categories(task)
-    labels = _labels(task)
+    labels = _labels(task, name)
     if len(labels) != n_samples:
-        raise ValueError(f"task has {len(labels)} labels for {n_samples} samples")
+        raise ValueError(f"{name} has {len(labels)} labels for {n_samples} samples")
     if any(map(_is_several, labels)):
-        raise ValueError("task must hold one label per sample, not several")
+        raise ValueError(f"{name} must hold one label per sample, not several")
     if any(map(is_missing, labels)):
-        raise ValueError("task has missing labels")
+        raise ValueError(f"{name} has missing labels")
     try:
         known = np.unique(labels) if categories is None else categories
     except TypeError as error:
-        raise TypeError(f"the labels in task cannot be sorted: {error}") from error
+        raise TypeError(f"the labels in {name} cannot be sorted: {error}") from error
     if categories is None and _is_text(known):
         known = sorted(known, key=_natural)
     rows = [np.flatnonzero(labels == label) for label in known]
@@ -90,9 +91,9 @@ def is_missing(value: Any) -> bool:
         return True
 
 
-def _labels(task: Any) -> np.ndarray:
+def _labels(task: Any, name: str = "task") -> np.ndarray:
     # as objects, since numpy would turn a list of numbers and text into text
-    with naming("task"):
+    with naming(name):
         task = on_host(task)
         return column_or_1d(np.asarray(task, dtype=object) if isinstance(task, list) else task)
 

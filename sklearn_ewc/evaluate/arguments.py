@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import is_regressor
 from sklearn.metrics import get_scorer
 
-from ..arguments import naming
+from ..arguments import naming, shown
 
 Tasks: TypeAlias = Sequence[tuple[Any, Any]] | Mapping[Any, tuple[Any, Any]]
 
@@ -56,14 +56,21 @@ def checked_scorer(estimator: Any, scoring: Any) -> Any:
             f"estimator must learn one task after another, {type(estimator).__name__} has no "
             "partial_fit"
         )
-    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
-        raise TypeError(f"scoring must be None, a scorer or the name of one, got {scoring!r}")
+    check_scorer(scoring)
     if isinstance(scoring, str):
-        with naming("scoring"):
-            return get_scorer(scoring)
+        return get_scorer(scoring)
     if scoring is None and not hasattr(estimator, "score"):
         raise TypeError(f"{type(estimator).__name__} has no score, so scoring is needed")
     return scoring or (lambda estimator, X, y: estimator.score(X, y))
+
+
+def check_scorer(scoring: Any) -> None:
+    """Raise TypeError or ValueError unless `scoring` is None, a scorer or the name of one."""
+    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
+        raise TypeError(f"scoring must be None, a scorer or the name of one, got {shown(scoring)}")
+    if isinstance(scoring, str):
+        with naming("scoring"):
+            get_scorer(scoring)
 
 
 def scored(scorer: Any, estimator: Any, test: list[tuple[Any, Any]]) -> np.ndarray:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples
 
+from ..arguments import check_switch, is_count, naming, shown
 from ..data.tasks import rows_by_task
 
 
@@ -42,6 +44,16 @@ class TaskKFold(StratifiedKFold):
     # groups are what it splits by; scikit-learn asks this where metadata are routed
     __metadata_request__split = {"groups": True}
 
+    def __init__(
+        self, n_splits: int = 5, *, shuffle: bool = False, random_state: Any = None
+    ) -> None:
+        if not (is_count(n_splits) and n_splits >= 2):
+            raise ValueError(f"n_splits must be an integer >= 2, got {shown(n_splits)}")
+        check_switch("shuffle", shuffle)
+        with naming("random_state"):
+            check_random_state(random_state)
+        super().__init__(n_splits, shuffle=shuffle, random_state=random_state)
+
     def split(
         self, X: Any, y: Any = None, groups: ArrayLike | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -58,11 +70,29 @@ class TaskKFold(StratifiedKFold):
         ------
         train, test : ndarray
             Row numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the groups are no labels, one a sample, or no task has a sample for
+            every fold.
         """
         if groups is None:
             raise ValueError("TaskKFold needs groups, the task of every sample")
-        n_samples = _num_samples(X)
+        with naming("X"):
+            n_samples = _num_samples(X)
+        tasks = rows_by_task(groups, n_samples, "groups")
+        check_fills_folds(tasks, self.n_splits, "groups", "n_splits")
         codes = np.empty(n_samples, dtype=int)
-        for code, rows in enumerate(rows_by_task(groups, n_samples)):
+        for code, rows in enumerate(tasks):
             codes[rows] = code
         return super().split(X, codes)
+
+
+def check_fills_folds(tasks: list[np.ndarray], n_splits: int, labels: str, number: str) -> None:
+    """Raise ValueError if no task has a row for every fold; errors name labels and number."""
+    most = max(map(len, tasks), default=0)
+    if n_splits > most:
+        raise ValueError(
+            f"{number} is {shown(n_splits)}, but no label in {labels} has more than {most} samples"
+        )

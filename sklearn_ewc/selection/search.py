@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,19 @@ from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, check_cv
-from sklearn.utils.validation import has_fit_parameter
+from sklearn.utils import indexable
+from sklearn.utils.validation import _num_samples, has_fit_parameter
 from skorch.helper import SliceDict
 from torch import Tensor
 
-from ..arguments import naming
+from ..arguments import check_verbose, is_integer, naming, shown
+from ..data.arrays import check_not_masked, on_host
+from ..data.tasks import rows_by_task
+from ..evaluate.arguments import check_scorer
 from ..progress import Progress
 from ..wrapped import name_of_lambda
 from .candidates import LAMBDAS, checked_lambdas
-from .folds import TaskKFold
+from .folds import TaskKFold, check_fills_folds
 
 
 def search_lambda(
@@ -58,9 +62,10 @@ def search_lambda(
     lambdas : sequence of float, default=(0, 0.1, 1, 3, 10, 30, 100, 1000)
         The candidates. 0 is among them, since no penalty is best where one
         function holds for all tasks.
-    cv : int or splitter, default=3
+    cv : int, splitter or iterable, default=3
         A number of folds for a shuffled :class:`TaskKFold` (the same folds at
-        every call), or a splitter that takes the tasks as `groups`.
+        every call), a splitter that takes the tasks as `groups`, or pairs of row
+        numbers, for training and for the test.
     scoring : str, callable or None, default=None
         As in GridSearchCV; None is R² over the samples of all tasks.
     n_jobs : int, default=None
@@ -84,7 +89,7 @@ def search_lambda(
     ------
     ValueError
         If `estimator` has no parameter `ewc_lambda`, or more than one; if a λ is
-        negative or not finite, or a sample has no task.
+        negative or not finite, a sample has no task, or values are masked.
     TypeError
         If an argument is of another kind.
 
@@ -104,17 +109,26 @@ def search_lambda(
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"estimator must be an estimator, got {estimator!r}")
     name = name_of_lambda(estimator.get_params(), "estimator")
-    if cv is None:  # GridSearchCV's own default would ignore the tasks
-        raise TypeError("cv must be a number of folds or a splitter, got None")
     candidates = checked_lambdas(lambdas)
+    splitter = _splitter(cv)
+    check_scorer(scoring)
+    _check_jobs(n_jobs)
+    check_verbose("verbose", verbose)
+    X, y = _sliceable("X", X), _sliceable("y", y)
+    with naming("X"):
+        n_samples = _num_samples(X)
+    with naming("X and y"):
+        X, y = indexable(X, y)
+    tasks = rows_by_task(task, n_samples)
+    if is_integer(cv):
+        check_fills_folds(tasks, cv, "task", "cv")
     search = GridSearchCV(
         estimator,
         {name: list(candidates)},
         scoring=scoring,
-        cv=TaskKFold(cv, shuffle=True, random_state=0) if isinstance(cv, Integral) else cv,
+        cv=splitter,
         n_jobs=n_jobs,
     )
-    X = _sliceable(X)
     is_routed = get_config()["enable_metadata_routing"]
     of_task = "task" if is_routed else _name_of_task(estimator, name)
     metadata = {"groups": task, of_task: task}
@@ -136,15 +150,38 @@ def _name_of_task(estimator: Any, name: str) -> str:
     return f"{part}__{inner}" if hasattr(estimator, "steps") else inner
 
 
-def _sliceable(X: Any) -> Any:
-    """Return inputs whose rows scikit-learn can take: of a dict it would take the keys."""
-    if not isinstance(X, Mapping) or isinstance(X, SliceDict) or issparse(X):
-        return X
-    arrays = {
-        key: value if isinstance(value, np.ndarray | Tensor) else np.asarray(value)
-        for key, value in X.items()
-    }
-    with naming("X"):
+def _splitter(cv: Any) -> Any:
+    """Return what makes the folds; None is refused, since GridSearchCV would ignore the tasks."""
+    if is_integer(cv):
+        with naming("cv"):
+            return TaskKFold(cv, shuffle=True, random_state=0)
+    if hasattr(cv, "get_n_splits") and not isinstance(cv, type):
+        return cv
+    with naming("cv"):
+        folds = list(cv) if isinstance(cv, Iterable) else []
+    if not folds or not all(isinstance(fold, tuple | list) and len(fold) == 2 for fold in folds):
+        raise TypeError(f"cv must be a number of folds, a splitter or pairs, got {shown(cv)}")
+    return folds
+
+
+def _check_jobs(n_jobs: Any) -> None:
+    is_number = is_integer(n_jobs) and 0 < abs(n_jobs) <= np.iinfo(np.intc).max
+    if not (n_jobs is None or is_number):
+        raise ValueError(f"n_jobs must be None or an integer other than 0, got {shown(n_jobs)}")
+
+
+def _sliceable(name: str, data: Any) -> Any:
+    """Return data whose rows scikit-learn can take: of a dict it would take the keys."""
+    with naming(name):
+        check_not_masked(data)
+        if isinstance(data, Tensor):
+            return on_host(data)
+        if not isinstance(data, Mapping) or isinstance(data, SliceDict) or issparse(data):
+            return data
+        arrays = {
+            key: value if isinstance(value, np.ndarray | Tensor) else np.atleast_1d(value)
+            for key, value in data.items()
+        }
         return SliceDict(**arrays)
 
 

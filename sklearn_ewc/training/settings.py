@@ -13,9 +13,9 @@ from sklearn.utils import check_random_state
 from ..arguments import (
     check_callable,
     check_choice,
-    check_count,
     check_not_negative,
     check_switch,
+    check_verbose,
     is_count,
     is_integer,
     naming,
@@ -152,11 +152,6 @@ def _check_epochs(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 'auto' or an integer >= 0, got {shown(value)}")
 
 
-def _check_verbose(name: str, value: Any) -> None:
-    if not isinstance(value, bool | np.bool_):
-        check_count(name, value)
-
-
 def _check_device(_: str, value: Any) -> None:
     check_device(value)
 
@@ -191,7 +186,7 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "callbacks": _check_callbacks,
     "predict_nonlinearity": _check_nonlinearity,
     "warm_start": check_switch,
-    "verbose": _check_verbose,
+    "verbose": check_verbose,
     "device": _check_device,
     "compile": check_switch,
     "use_caching": _check_caching,

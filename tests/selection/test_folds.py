@@ -34,3 +34,8 @@ def test_a_continuous_target_does_not_disturb_the_folds():
 def test_folds_need_the_tasks():
     with pytest.raises(ValueError, match="needs groups, the task of every sample"):
         list(TaskKFold(3).split(np.zeros((9, 1))))
+
+
+def test_more_folds_than_any_task_has_samples_are_refused():
+    with pytest.raises(ValueError, match="n_splits is 31, but no label in groups has more than 30"):
+        TaskKFold(31).split(np.zeros((43, 1)), groups=TASK)

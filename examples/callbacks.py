@@ -36,16 +36,16 @@ quarter = np.digitize(X.ravel(), [-1, 0, 1])
 # %%
 # A callback of one's own
 # -----------------------
-# ``on_train_end`` is called once for every task, before its Fisher is taken.
+# ``on_train_end`` is called once for every task, when it is remembered already.
 class Report(Callback):
     """Prints a line when a task has been learned."""
 
     def on_train_end(self, net, X=None, y=None, **kwargs):
         """Say how long it took and how well it went."""
-        n_epochs = net.history[:, "task"].count(net.n_tasks_ + 1)
+        n_epochs = net.history[:, "task"].count(net.n_tasks_)
         loss, penalty = net.history[-1, ("valid_loss", "penalty")]
         print(
-            f"task {net.n_tasks_ + 1}: {len(X)} samples, {n_epochs} epochs, "
+            f"task {net.n_tasks_}: {len(X)} samples, {n_epochs} epochs, "
             f"loss {loss:.4f}, penalty {penalty:.4f}"
         )
 

@@ -61,7 +61,8 @@ module = nn.Sequential(
     nn.Flatten(),
     nn.Linear(64, 1),
 )
-net = EWCRegressor(module, max_epochs=60, random_state=0)
+# speeds are of the order of 1, and the first machine's tell little of the others'
+net = EWCRegressor(module, max_epochs=60, normalize_y=False, random_state=0)
 
 scores = {
     ewc_lambda: task_scores(net.set_params(ewc_lambda=ewc_lambda), train, test_tasks=test)

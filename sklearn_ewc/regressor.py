@@ -104,7 +104,10 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         MSELoss, L1Loss, SmoothL1Loss and HuberLoss, whose thresholds are then in units
         of the scale; not where `beta` or `delta` is set, which is meant in units of y,
         and not for other criteria. True: for one's own criterion of the residual, whose
-        values in `history` are then those of scaled targets.
+        values in `history` are then those of scaled targets. Where the first task
+        tells little of the targets to come, scale y by what is known of all, and set
+        False: targets many standard deviations away are learned at a greater cost to
+        the old ones.
     optimizer : class of torch.optim.Optimizer, default=torch.optim.Adam
         A new one for every task, so that the momentum of one does not push the
         next. Adam runs in its fused variant, faster and the same up to rounding,

@@ -53,6 +53,8 @@ def begin_task(net: Any, data: TaskData) -> None:
     skorch's own would resume: they look back into the history, so they get to see an
     empty one. One that a callback loads takes its place.
     """
+    if not isinstance(net.history_, TaskHistory):  # skorch's, put there by a user
+        net.history_ = TaskHistory(net.history_)
     net.history_.begin_task(keeps_rows=net.store_tasks)
     for _, callback in net.callbacks_:
         if isinstance(callback, ScoringBase | PassthroughScoring):

@@ -207,6 +207,12 @@ def test_the_history_that_a_callback_loads_at_the_beginning_goes_on(tasks, tmp_p
     assert net.history[:, "epoch"] == list(range(1, 5 * (n_before + 1) + 3))
 
 
+def test_a_history_of_skorchs_own_goes_on_too(tasks):
+    net = quick().partial_fit(*tasks[0])
+    net.history_ = History(net.history)
+    assert net.partial_fit(*tasks[1]).history[:, "epoch"] == list(range(1, 11))
+
+
 def test_a_history_loaded_later_takes_the_place_of_the_present_one(tasks, tmp_path):
     checkpoint = Checkpoint(dirname=tmp_path, monitor=None, f_params=None)
     quick(callbacks=[checkpoint]).partial_fit(*tasks[0])

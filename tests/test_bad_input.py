@@ -537,7 +537,7 @@ def test_an_estimate_takes_an_iterator_of_lambdas_and_a_series():
 
 @pytest.mark.parametrize("groups", [[*"aaaaa", None], [0.0] * 5 + [np.nan], [1] * 5, 1, X], ids=str)
 def test_folds_need_a_task_for_every_sample(groups):
-    with pytest.raises(REFUSED, match="task"):
+    with pytest.raises(REFUSED, match="groups"):
         next(TaskKFold(2).split(X, groups=groups))
 
 

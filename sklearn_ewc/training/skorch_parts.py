@@ -8,7 +8,9 @@ Parts of a net stand here, each with its reason. Of the methods that
   anew behind one's back. For good. ``fit_loop`` would train past the memory, and says
   so.
 - ``initialized_instance``: a module that the user passes is copied, as scikit-learn
-  wants of parameters. Until skorch copies.
+  wants of parameters, and a function is a criterion. Until skorch does so.
+- ``get_dataset``, ``initialize_criterion``, ``initialize_optimizer``,
+  ``initialize_callbacks``: what a wrong argument leads to names it. Until skorch's do.
 - ``get_iterator``: whole tensors are sliced, and the order follows `random_state`.
   Until a DataLoader does not draw from the global generator.
 - ``run_single_epoch``, ``train_step_single``, ``validation_step``,

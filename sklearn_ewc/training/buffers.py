@@ -16,7 +16,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..tensors import as_arguments
+from ..tensors import Tensors, as_arguments
 from .seeding import seeded
 
 
@@ -36,10 +36,12 @@ def moving_parts(module: nn.Module, X: Any, device: Any) -> tuple[nn.Module, ...
         return ()
     modes = [(part, part.training) for part in module.modules()]
     module.train()
-    moved = _moved(module, X, device)
+    after, written = _after_a_pass(module, X, device)
+    moved = written | _changed(own, after)
     if moved:
         module.eval()
-        moved -= _moved(module, X, device)
+        after, _ = _after_a_pass(module, X, device)
+        moved -= _changed(own, after)  # some layers write what was there already
     for part, mode in modes:
         part.training = mode
     held = {id(own[name]) for name in moved}  # a buffer may belong to several
@@ -48,18 +50,20 @@ def moving_parts(module: nn.Module, X: Any, device: Any) -> tuple[nn.Module, ...
     )
 
 
-def _moved(module: nn.Module, X: Any, device: Any) -> set[str]:
-    """Return the names of the buffers that a forward pass writes, which works on copies."""
-    before = dict(module.named_buffers())
-    copies = {name: value.clone() for name, value in before.items()}
+def _after_a_pass(module: nn.Module, X: Any, device: Any) -> tuple[Tensors, set[str]]:
+    """Return copies of the buffers as a forward pass leaves them, and which it has written."""
+    copies = {name: value.clone() for name, value in module.named_buffers()}
     after = dict(copies)
     with seeded(0, device), torch.no_grad():
         functional_call(module, after, *as_arguments(X))  # puts what was assigned into `after`
-    return {
-        name
-        for name, copy in copies.items()
-        if after[name] is not copy or copy._version > 0 or not _are_same(copy, before[name])
+    written = {
+        name for name, copy in copies.items() if after[name] is not copy or copy._version > 0
     }
+    return after, written
+
+
+def _changed(before: Tensors, after: Tensors) -> set[str]:
+    return {name for name, value in before.items() if not _are_same(after[name], value)}
 
 
 def _are_same(a: Tensor, b: Tensor) -> bool:

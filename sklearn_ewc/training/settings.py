@@ -41,10 +41,12 @@ NAMES_HERE = {
     "max_fun": "optimizer=torch.optim.LBFGS with optimizer__max_eval",
     "max_iter": "max_epochs=200",
     "momentum": f"optimizer__momentum=0.9 with {_SGD}",
+    "n_iter_no_change": "callbacks=[skorch.callbacks.EarlyStopping('train_loss', patience=10)]",
     "nesterovs_momentum": f"optimizer__nesterov=True with {_SGD}",
     "power_t": "callbacks=[skorch.callbacks.LRScheduler()]",
     "shuffle": "iterator_train__shuffle=False",
     "solver": "optimizer=torch.optim.Adam",
+    "tol": "callbacks=[skorch.callbacks.EarlyStopping('train_loss', threshold=1e-4)]",
     "validation_fraction": _SPLIT,
 }
 

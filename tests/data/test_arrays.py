@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils.validation import _get_feature_names
 
 from sklearn_ewc.data.arrays import numbers_in, on_host, own_dtypes
 
@@ -86,7 +87,9 @@ def test_a_frame_gives_the_dtype_that_its_columns_have_together(kind, library):
     elif library == "pandas nullable":
         frame = frame.astype({c: NULLABLE.get(str(frame[c].dtype), "boolean") for c in "ab"})
     net = quick(max_epochs=2).fit(frame, Y)
-    assert (str(net.dtype_), list(net.feature_names_in_)) == (expected, ["a", "b"])
+    assert str(net.dtype_) == expected
+    known = _get_feature_names(frame)  # not every scikit-learn reads them off every polars
+    assert known is None or list(net.feature_names_in_) == list(known) == ["a", "b"]
     plain = quick(max_epochs=2).fit(np.c_[a, b].astype(expected), Y)
     assert np.array_equal(net.predict(frame), plain.predict(np.c_[a, b]))
 

@@ -44,8 +44,8 @@ def test_a_parameter_of_mlpregressor_is_told_by_its_name_here(name):
 def test_every_parameter_of_mlpregressor_is_one_here_or_is_told():
     theirs = set(inspect.signature(MLPRegressor).parameters)
     ours = set(inspect.signature(EWCRegressor).parameters)
-    to_come = {"tol", "n_iter_no_change"}
-    assert theirs - ours - to_come == NAMES_HERE.keys()
+    assert theirs - ours <= NAMES_HERE.keys()
+    assert not NAMES_HERE.keys() & ours
 
 
 def test_the_names_told_are_right():

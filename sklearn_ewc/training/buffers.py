@@ -41,7 +41,7 @@ def moving_parts(module: nn.Module, X: Any, device: Any) -> tuple[nn.Module, ...
     if moved:
         module.eval()
         after, _ = _after_a_pass(module, X, device)
-        moved -= _changed(own, after)  # some layers write what was there already
+        moved -= _changed(own, after, rtol=1e-5)  # some write what was there, but for rounding
     for part, mode in modes:
         part.training = mode
     held = {id(own[name]) for name in moved}  # a buffer may belong to several
@@ -62,12 +62,12 @@ def _after_a_pass(module: nn.Module, X: Any, device: Any) -> tuple[Tensors, set[
     return after, written
 
 
-def _changed(before: Tensors, after: Tensors) -> set[str]:
-    return {name for name, value in before.items() if not _are_same(after[name], value)}
+def _changed(before: Tensors, after: Tensors, rtol: float = 0.0) -> set[str]:
+    def is_same(a: Tensor, b: Tensor) -> bool:
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        return alike and torch.allclose(a, b, rtol=rtol, atol=0.0, equal_nan=True)
 
-
-def _are_same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is itself
+    return {name for name, value in before.items() if not is_same(after[name], value)}
 
 
 @contextmanager

@@ -100,7 +100,8 @@ def test_from_the_second_task_on_no_buffer_moves_unless_let_go(tasks, make):
     assert are_equal(before, buffers(free.partial_fit(*tasks[0])))
     for net in (held, free):
         net.partial_fit(*tasks[3])
-    assert are_equal(before, buffers(held))
+    # torch 2.6 writes InstanceNorm's in evaluation too, as their mean over a batch of copies
+    torch.testing.assert_close(buffers(held), before, rtol=1e-12, atol=0.0)
     np.testing.assert_allclose(held.predict(tasks[0][0]), predicted, atol=1e-6)
     assert not are_equal(before, buffers(free))
 

@@ -1,6 +1,7 @@
 """What several test files do."""
 
 import torch
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from sklearn_ewc import EWCRegressor
 
@@ -27,3 +28,17 @@ def learn(net, tasks):
 
 def parameters_of(module):
     return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+class Lookup(TransformerMixin, BaseEstimator):
+    """Takes features from a database, whose connection cannot be copied."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    def fit(self, X, y=None):
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def transform(self, X):
+        return X

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import (
@@ -34,7 +33,7 @@ from sklearn_ewc import (
     search_lambda,
 )
 
-from ..helpers import learn, parameters, quick
+from ..helpers import Lookup, learn, parameters, quick
 from .small import TwoInputs, files_of, fisher, halves, rows
 
 X, Y = rows()
@@ -255,20 +254,6 @@ def test_a_criterion_may_be_a_plain_function():
         for criterion in (nn.functional.mse_loss, nn.MSELoss)
     )
     assert torch.equal(parameters(by_function), parameters(by_class))
-
-
-class Lookup(TransformerMixin, BaseEstimator):
-    """Takes features from a database, whose connection cannot be copied."""
-
-    def __init__(self, connection):
-        self.connection = connection
-
-    def fit(self, X, y=None):
-        self.n_features_in_ = X.shape[1]
-        return self
-
-    def transform(self, X):
-        return X
 
 
 def test_a_transformer_that_cannot_be_copied_works_in_a_continual_pipeline():

@@ -7,7 +7,6 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import SGDRegressor
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -24,7 +23,7 @@ from sklearn_ewc import (
 from sklearn_ewc.selection import LambdaEstimate
 from sklearn_ewc.training import arrival
 
-from ..helpers import parameters, quick
+from ..helpers import Lookup, parameters, quick
 
 LAMBDAS = [0.01, 1.0, 100.0, 1e4]
 
@@ -126,17 +125,6 @@ def test_the_best_lambda_is_set_by_its_full_name(around, tasks):
 
 
 def test_a_transformer_that_cannot_be_copied_does_not_matter(tasks):
-    class Lookup(TransformerMixin, BaseEstimator):
-        def __init__(self, connection):
-            self.connection = connection
-
-        def fit(self, X, y=None):
-            self.n_features_in_ = X.shape[1]
-            return self
-
-        def transform(self, X):
-            return X
-
     lookup = Lookup(sqlite3.connect(":memory:"))
     model = make_continual_pipeline(lookup, quick(max_epochs=1), update_transformers=True)
     net = quick(max_epochs=1).partial_fit(*tasks[0])

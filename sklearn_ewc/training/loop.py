@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -118,9 +119,10 @@ def run_single_epoch(
             f"there is no batch to train on: batch_size={net.batch_size!r} with drop_last leaves "
             "out all samples of the task"
         )
-    if training:
-        _check_finite(net, losses)
-    _record_losses(net, f"{prefix}_loss", shown or losses, unit)
+    values = _numbers(losses)
+    if training and not all(map(math.isfinite, values)):
+        raise diverged(net, next(value for value in values if not math.isfinite(value)))
+    _record_losses(net, f"{prefix}_loss", _numbers(shown) if shown else values, unit)
     history.record(f"{prefix}_batch_count", len(losses))
 
 
@@ -134,14 +136,11 @@ def _amount(net: Any, penalty: Penalty) -> float:
     return penalty.amount() * unit_of_loss(net)
 
 
-def _check_finite(net: Any, losses: list[Tensor]) -> None:
-    values = torch.stack(losses)
-    if not values.isfinite().all():
-        raise diverged(net, float(values[~values.isfinite()][0]))
+def _numbers(losses: list[Tensor]) -> list[float]:
+    return torch.stack(losses).tolist() if losses else []
 
 
-def _record_losses(net: Any, name: str, losses: list[Tensor], unit: float) -> None:
-    values = torch.stack(losses).tolist() if losses else []
+def _record_losses(net: Any, name: str, values: list[float], unit: float) -> None:
     rows = net.history[-1]["batches"]
     for row, value in zip(rows[len(rows) - len(values) :], values, strict=True):
         row[name] = value * unit

@@ -29,7 +29,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
 
     where L_K is the criterion on task K, θ*_k the parameters at the end of task
     k, F_k its diagonal Fisher there, λ `ewc_lambda`, δ `damping` and w_k the
-    task's own weight. The data of earlier tasks are not needed and not kept.
+    task's own weight. The data of earlier tasks are not needed and not kept. With
+    `curvature` "kronecker" the penalty is ½ λ (θ − θ*)ᵀ A (θ − θ*), around the last
+    task's parameters alone, where A knows which weights of a layer act together.
 
     It is a :class:`skorch.NeuralNetRegressor`: callbacks, ``history``,
     ``module__…``, ``optimizer__…``, devices and any further keyword of skorch
@@ -53,6 +55,16 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         task, so none on ``fit(X, y)`` without `task`. Can be changed between
         tasks. The default did best, the same for all, over the scenarios of
         ``examples/benchmarks/defaults.py``.
+    curvature : {"diagonal", "kronecker"}, default="diagonal"
+        What is kept of the curvature of the tasks. "diagonal": one number per parameter,
+        as in the formula above [1]_. "kronecker": for every linear layer and convolution
+        with m outputs and n inputs a matrix over all its weights that is diagonal in a
+        basis of the layer's own (:class:`~sklearn_ewc.curvature.Kronecker`, [2]_), a
+        running sum over the tasks around the last one's parameters, in m² + n² + mn
+        numbers however many tasks there are; other layers keep their diagonal. Adam
+        steps in that basis too. It remembers much more where a layer is narrow enough
+        for n² numbers (``examples/benchmarks/README.md``), and a step costs up to twice
+        as much. It is kept in the memory, so it cannot be changed between tasks.
     fisher : {"auto", "exact", "sampled", "empirical", "batch"}, default="auto"
         Estimator of the Fisher, see :func:`~sklearn_ewc.curvature.curvature_of`.
         "auto" is "exact" where the module returns up to ten numbers per sample, else
@@ -60,19 +72,22 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         For the others the best `ewc_lambda` differs by orders of magnitude, so none
         of them is chosen unasked: a criterion without curvature (L1Loss) is refused
         but with "empirical" or "batch".
-    damping : float, default=0.01
+    damping : float or "auto", default="auto"
         δ, a floor under the Fisher as a fraction of its mean. It protects units
         that were silent on an old task (whose Fisher is exactly 0) from being
-        woken by a new one. 0 is textbook EWC.
+        woken by a new one. 0 is textbook EWC. "auto" is 0.01 for the diagonal and
+        0.1 for "kronecker", which tells more directions that no sample was seen in.
     store_tasks : bool, default=True
         Keep the parameters and the Fisher of every task in ``memory_.tasks``
         (8 bytes per parameter and task in float32) and its rows in `history`, or
         only the sums that training needs and the rows of the last task: then the
         estimator does not grow. Training is the same.
-    mode : {"offline", "online"}, default="offline"
+    mode : {"auto", "offline", "online"}, default="auto"
         "offline" penalises the distance to every old task's parameters, "online"
         that to the last task's alone, under a running Fisher; see
-        :class:`~sklearn_ewc.Memory`. Both cost the same.
+        :class:`~sklearn_ewc.Memory`. Both cost the same. "auto" is "offline" for the
+        diagonal and "online" for "kronecker", of which sums around several places are
+        none of its kind: "offline" is refused there.
     gamma : float, default=1.0
         γ in [0, 1], by how much the running Fisher of "online" shrinks with every
         task. Less than 1 lets old tasks fade.
@@ -220,6 +235,10 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     ----------
     .. [1] Kirkpatrick et al., "Overcoming catastrophic forgetting in neural
        networks", PNAS 114 (2017), equation 3.
+    .. [2] Ritter, Botev & Barber, "Online structured Laplace approximations for
+       overcoming catastrophic forgetting", NeurIPS (2018), section 3; in the basis of
+       George et al., "Fast approximate natural gradient descent in a
+       Kronecker-factored eigenbasis", NeurIPS (2018), section 3.
 
     Examples
     --------

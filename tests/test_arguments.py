@@ -135,6 +135,7 @@ SETTINGS = [
         left_out=("large",),  # more memory than there is
     ),
     setting("ewc_lambda", {"numbers": NUMBERS}),
+    setting("curvature", {}),
     setting("fisher", {}),
     setting("damping", {"numbers": NUMBERS}),
     setting("store_tasks", {"switches": SWITCHES}),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors import Tensors
+from .basis import Basis
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,8 +38,25 @@ class Curvature(Protocol):
         """Return an accumulator over the batches of a task; see :class:`Sums`."""
         ...
 
+    @property
+    def bases(self) -> tuple[Basis, ...]:
+        """The layers whose parameters are turned into coordinates, in which A is diagonal."""
+        ...
+
+    def turned(self, tensors: Tensors) -> Tensors:
+        """Return the coordinates of parameters, under their names and in their shapes."""
+        ...
+
+    def turned_back(self, tensors: Tensors) -> Tensors:
+        """Return the parameters whose coordinates these are."""
+        ...
+
     def __add__(self, other: Self) -> Self:
-        """Return A + B over the parameters of both; where one lacks some it is 0 there."""
+        """Return A + B over the parameters of both; where one lacks some it is 0 there.
+
+        If no A of its kind is the sum, the one that has the same diagonal in
+        coordinates of both.
+        """
         ...
 
     def __mul__(self, factor: float) -> Self:
@@ -66,7 +84,8 @@ class Curvature(Protocol):
 
         The first is ½ vᵀAv, the second ½ (v − d)ᵀB(v − d), d being `distance`:
         the minimum is at (A + B)⁻¹ B d, and has the value
-        ½ dᵀA(A + B)⁻¹B d. None if the sum of two of a kind is not one of a kind.
+        ½ dᵀA(A + B)⁻¹B d. None if the sum of two of a kind around different places
+        is not one of the kind.
 
         Returns
         -------
@@ -76,7 +95,9 @@ class Curvature(Protocol):
         ...
 
     def resolvent(self, names: Sequence[str], reach: float) -> Resolvent | None:
-        """Return the proximal step on ½ vᵀAv for some parameters; None if it has no closed form.
+        """Return the proximal step on ½ vᵀAv for the coordinates of some parameters.
+
+        None if it has no closed form.
 
         Parameters
         ----------
@@ -122,17 +143,20 @@ class Curvature(Protocol):
 
 
 class Sums(Protocol):
-    """What one pass over a task's batches adds up to a :class:`Curvature`."""
+    """What a pass over a task's batches adds up, to a :class:`Curvature` in the end."""
 
-    def add(self, X: Any, cotangents: Cotangents) -> None:
-        """Run the module on a batch, and add Σ_n Σ_r Jᵀv_rn v_rnᵀJ for the v_r it is told.
+    def add(self, X: Any, cotangents: Cotangents, sample_weight: Tensor | None) -> None:
+        """Run the module on a batch, and add what follows of Σ_n Σ_r Jᵀv_rn v_rnᵀJ.
 
         Parameters
         ----------
         X : Tensor, or dict or sequence of them
             One batch of inputs.
         cotangents : callable
-            Gets the module's output, returns v_1 … v_R of its shape.
+            Gets the module's output, returns v_1 … v_R of its shape, which have the
+            weights of the samples in them.
+        sample_weight : Tensor of shape (n_samples,), or None
+            For what is added up beside them.
         """
         ...
 
@@ -140,8 +164,8 @@ class Sums(Protocol):
         """Return the sums so far, to be added to those of other processes."""
         ...
 
-    def curvature(self, sums: Tensors, total: float) -> Any:
-        """Return the curvature: the sums, over the weight of all samples."""
+    def result(self, sums: Tensors, total: float) -> Curvature | Sums:
+        """Return the curvature, or what one more pass adds up; `total` is the samples' weight."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -62,6 +62,19 @@ class Diagonal:
     def trace(self) -> float:
         """Return the sum of all values, in float64."""
         return math.fsum(float(value.double().sum()) for value in self.values.values())
+
+    def turned(self, tensors: Tensors) -> Tensors:
+        """Return parameters as they are: they are their own coordinates."""
+        return tensors
+
+    def turned_back(self, tensors: Tensors) -> Tensors:
+        """Return coordinates as they are."""
+        return tensors
+
+    @property
+    def bases(self) -> tuple[()]:
+        """No layer has a basis of its own."""
+        return ()
 
     def times(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the product with a vector of the numbers of all parameters."""
@@ -152,17 +165,24 @@ class DiagonalSums:
     :mod:`~sklearn_ewc.curvature.per_sample`.
     """
 
-    def __init__(self, module: nn.Module, squared_at_the_end: bool) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        names: Iterable[str] | None = None,
+        squared_at_the_end: bool = False,
+    ) -> None:
         self.module = module
-        self.params = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        params = dict(module.named_parameters())
+        trained = [name for name, p in params.items() if p.requires_grad]
+        self.params = {name: params[name] for name in (trained if names is None else names)}
         self.values = {
             name: torch.zeros_like(p, requires_grad=False) for name, p in self.params.items()
         }
         self.squared_at_the_end = squared_at_the_end
         self._add: Add | None = None
 
-    def add(self, X: Any, cotangents: Cotangents) -> None:
-        """Add what one batch contributes."""
+    def add(self, X: Any, cotangents: Cotangents, sample_weight: Tensor | None = None) -> None:
+        """Add what one batch contributes; the weights are in the vectors already."""
         if self._add is None:
             rule: Rule = summed_gradient
             if not self.squared_at_the_end:
@@ -174,7 +194,7 @@ class DiagonalSums:
         """Return the sums by name of the parameter."""
         return self.values
 
-    def curvature(self, sums: Tensors, total: float) -> Diagonal:
+    def result(self, sums: Tensors, total: float) -> Diagonal:
         """Return the mean over samples, squared where that comes last."""
         means = {name: value / total for name, value in sums.items()}
         if self.squared_at_the_end:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..arguments import check_callable, check_choice, naming
 from ..tensors import Tensors, are_finite, joined
-from .base import Curvature
+from .base import Curvature, Sums
 from .criterion import (
     Criterion,
     check_shapes,
@@ -22,11 +22,12 @@ from .criterion import (
     total_loss,
 )
 from .diagonal import Diagonal
+from .kronecker import Kronecker
 from .restored import restored
 
 Fisher: TypeAlias = Literal["exact", "empirical", "batch", "sampled"]
 FISHERS: tuple[str, ...] = get_args(Fisher)
-KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal,)}
+KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal, Kronecker)}
 
 Batches = Iterable[tuple[Any, ...]]
 Reduce = Callable[[Tensors], Tensors]
@@ -59,7 +60,7 @@ def curvature_of(
         ``torch.nn.MSELoss()``.
     batches : iterable of (X, y) or (X, y, sample_weight)
         Tensors (X: or a dict of them) on the module's device, samples along the
-        first axis. Seen once; small ones are joined, up to 512 rows and 1 MB:
+        first axis. Seen once but for "kronecker"; small ones are joined, up to 512 rows and 1 MB:
         memory is bounded by that or by one batch.
         `sample_weight` has shape (n_samples,).
     fisher : {"exact", "empirical", "batch", "sampled"}, default="exact"
@@ -83,8 +84,11 @@ def curvature_of(
           outputs there are, and the same as "exact" where there is one.
 
         The best λ differs by orders of magnitude between them [2]_.
-    kind : {"diagonal"}, default="diagonal"
-        What is kept: the diagonal, one number per parameter.
+    kind : {"diagonal", "kronecker"}, default="diagonal"
+        What is kept: the diagonal, one number per parameter; or a diagonal in a basis
+        for each layer, see :class:`~sklearn_ewc.curvature.Kronecker`. That takes two
+        passes over the batches, three where not all layers have a basis, so that they
+        must be a list or the like, and leaves out ``fisher="batch"``.
     reduce : callable, default=None
         Adds up a dict of tensors over several processes, each of which has seen
         other samples: the means are then over the samples of all.
@@ -193,14 +197,30 @@ def curvature_and_loss(
     check_callable("reduce", reduce, None)
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    loss, total = torch.zeros((), dtype=torch.float64), 0.0
     with _evaluating(module):
-        sums = KINDS[kind].sums(module, fisher)
-        for X, y, *weight in joined(_checked_batches(batches)):
-            batch = _Batch(y, weight[0] if weight else None, wants_loss)
-            sums.add(X, partial(batch.vectors, fisher, criterion, signs))
-            loss = loss.to(y.device) + batch.loss
-            total += batch.weight
+        found: Any = KINDS[kind].sums(module, fisher)
+        if kind != Diagonal.kind and isinstance(batches, Iterator):
+            raise TypeError(f"batches must be what can be gone through again for kind={kind!r}")
+        loss = None
+        while not isinstance(found, Curvature):
+            added, loss_sum, total = _gone_through(
+                found, batches, partial(_Batch, fisher, criterion, signs, wants_loss), reduce
+            )
+            loss = loss_sum / total if loss is None else loss
+            found = found.result(added, total)
+    return found, loss or 0.0
+
+
+def _gone_through(
+    sums: Sums, batches: Batches, batch_of: Callable[..., _Batch], reduce: Reduce | None
+) -> tuple[Tensors, float, float]:
+    """Return what one pass over all batches adds up, over all processes, loss and weight too."""
+    loss, total = torch.zeros((), dtype=torch.float64), 0.0
+    for X, y, *weight in joined(_checked_batches(batches)):
+        batch = batch_of(y, weight[0] if weight else None)
+        sums.add(X, batch.vectors, batch.sample_weight)
+        loss = loss.to(y.device) + batch.loss
+        total += batch.weight
     added, loss_sum = sums.tensors(), float(loss)
     if reduce is not None:
         with naming("reduce"):
@@ -209,7 +229,7 @@ def curvature_and_loss(
         raise ValueError("the Fisher needs at least one sample with a positive weight in batches")
     if not are_finite(added.values()):
         raise ValueError("the Fisher is not finite: batches or parameters hold NaN or infinity")
-    return sums.curvature(added, total), loss_sum / total
+    return added, loss_sum, total
 
 
 def _checked_batches(batches: Any) -> Iterator[Any]:
@@ -240,19 +260,27 @@ class _Batch:
 
     loss: Tensor | float = 0.0
 
-    def __init__(self, y: Tensor, sample_weight: Tensor | None, wants_loss: bool) -> None:
-        self.y = y
+    def __init__(
+        self,
+        fisher: str,
+        criterion: Criterion,
+        signs: Signs,
+        wants_loss: bool,
+        y: Tensor,
+        sample_weight: Tensor | None,
+    ) -> None:
+        self.fisher, self.criterion, self.signs = fisher, criterion, signs
         self.wants_loss = wants_loss
+        self.y = y
         self.sample_weight = sample_weight
         self.weight = len(y) if sample_weight is None else float(sample_weight.sum())
 
-    def vectors(
-        self, fisher: str, criterion: Criterion, signs: Signs, output: Tensor
-    ) -> Iterator[Tensor]:
+    def vectors(self, output: Tensor) -> Iterator[Tensor]:
         """Yield the v_r, shaped like `output`, that `fisher` stands for.
 
         What will be squared has the root of the weights in it, "batch" the weights.
         """
+        fisher, criterion = self.fisher, self.criterion
         check_shapes(criterion, output, self.y)
         if self.wants_loss:
             self.loss = total_loss(criterion, output, self.y, self.sample_weight).double()
@@ -260,7 +288,7 @@ class _Batch:
             vectors = curvature_cotangents(criterion, output, self.y)
         elif fisher == "sampled":
             root = curvature_root(criterion, output, self.y)
-            vectors = iter([root(signs(output.shape).to(output))])
+            vectors = iter([root(self.signs(output.shape).to(output))])
         else:
             vectors = iter([loss_cotangent(criterion, output, self.y)])
         if self.sample_weight is None:

@@ -82,7 +82,7 @@ def add_squares(
 
     `signal` is δ, the gradient with respect to the layer's output.
     """
-    for rows in _chunks(layer, inputs, signal):
+    for rows in chunks(layer, inputs, signal):
         D = _by_position(layer, signal[rows])
         if weight is not None:
             squares = (D @ _multiplicands(layer, inputs[rows])).square_().sum(0)
@@ -98,6 +98,23 @@ def summed_gradients(layer: Any, inputs: Tensor, signal: Tensor) -> tuple[Tensor
     D = _by_position(layer, signal)
     gradient = (D @ _multiplicands(layer, inputs)).sum(0)
     return _like_weight(layer, gradient), D.sum((0, -1)).reshape(-1)
+
+
+def inputs_by_position(layer: Any, inputs: Tensor) -> Tensor:
+    """Return what a layer's weights meet at each position, shape (n_samples, n_positions, n_in).
+
+    In the order of the weights, of a layer of one group.
+    """
+    met = _multiplicands(layer, inputs).squeeze(1)
+    if isinstance(layer, nn.Linear) or not _channels_run_last(layer):
+        return met
+    by_kernel = met.reshape(*met.shape[:2], -1, layer.in_channels)
+    return by_kernel.transpose(-1, -2).flatten(2)
+
+
+def signals_by_position(layer: Any, signal: Tensor) -> Tensor:
+    """Return δ at each position, shape (n_samples, n_positions, n_out), of a layer of one group."""
+    return _by_position(layer, signal).squeeze(1).transpose(-1, -2)
 
 
 def _multiplicands(layer: Any, inputs: Tensor) -> Tensor:
@@ -158,7 +175,8 @@ def _by_position(layer: Any, signal: Tensor) -> Tensor:
     return signal.reshape(len(signal), layer.groups, layer.out_channels // layer.groups, -1)
 
 
-def _chunks(layer: Any, inputs: Tensor, signal: Tensor) -> Iterator[slice]:
+def chunks(layer: Any, inputs: Tensor, signal: Tensor) -> Iterator[slice]:
+    """Yield slices of rows whose own gradients fill a bounded number of numbers."""
     n_out = len(layer.weight)
     n_positions = signal[0].numel() // n_out
     n_in = layer.weight.numel() // n_out

@@ -27,7 +27,6 @@ from .layers import (
     summed_gradients,
 )
 from .recording import (
-    Calls,
     are_close,
     are_usable,
     first_change,
@@ -60,7 +59,7 @@ def layerwise(module: nn.Module, params: Params, sums: Tensors) -> Add:
     used once. Batches that the module treats otherwise go by another rule.
     """
     layers = known_layers(module)
-    sums_of = [[sums.get(part) for part in _own(name)] for name in layers]
+    sums_of = [[sums.get(part) for part in own_names(name)] for name in layers]
     known_shapes = set()
 
     def add(X: Any, cotangents: Cotangents) -> None:
@@ -103,14 +102,18 @@ def vectorised(module: nn.Module, params: Params, sums: Tensors) -> Add:
     Every sample has the parameters as its own, in name only: so the states that a
     recurrent layer begins from zero, which it writes over, are each sample's own too.
     """
-    free = {name: p.detach() for name, p in params.items()}
+    every = {name: p.detach() for name, p in module.named_parameters()}
+    free = {name: every[name] for name in params}
     size = max(1, _CHUNK // max(1, sum(p.numel() for p in free.values())))
 
     def pulled(row: Any, own: Tensors) -> tuple[Tensor, Any]:
         alone = own_copy(mapped(row, lambda x: x.unsqueeze(0)))
         args, kwargs = as_arguments(alone)
         output, *pullback = vjp(
-            lambda own: one_tensor(functional_call(module, own, args, kwargs)).squeeze(0), own
+            lambda own: one_tensor(functional_call(module, {**every, **own}, args, kwargs)).squeeze(
+                0
+            ),
+            own,
         )
         return output, pullback[0]
 
@@ -174,8 +177,8 @@ def _gradient(output: Tensor, params: Params, cotangent: Tensor) -> Tensors:
     return dict(zip(params, values, strict=True))
 
 
-def _own(layer: str) -> tuple[str, str]:
-    """Return the full names of a layer's weight and bias."""
+def own_names(layer: str) -> tuple[str, str]:
+    """Return the full names of a layer's weight and bias, whether or not it has both."""
     prefix = f"{layer}." if layer else ""
     return f"{prefix}weight", f"{prefix}bias"
 
@@ -202,7 +205,16 @@ def _is_one_operation(part: nn.Module) -> bool:
 
 
 def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:
-    """Tell whether known layers, each used once, account for the whole gradient.
+    """Tell whether layers that tell their gradients have all the parameters."""
+    known = {part for name in known_layers(module) for part in own_names(name)}
+    if not params or not params.keys() <= known:
+        return False
+    telling = layers_that_tell(module, params, X)
+    return params.keys() <= {part for name in telling for part in own_names(name)}
+
+
+def layers_that_tell(module: nn.Module, params: Params, X: Any) -> dict[str, nn.Module]:
+    """Return the layers, each used once, whose inputs and signals give their whole gradient.
 
     The names and calls of the layers do not tell: a weight may also be used
     outside its layer, rows may not be samples. So the gradient of a random
@@ -210,39 +222,50 @@ def _is_layerwise(module: nn.Module, params: Params, X: Any) -> bool:
     and that of single ones, which differ, on their own.
     """
     layers = known_layers(module)
-    if not params or not params.keys() <= {part for name in layers for part in _own(name)}:
-        return False
+    if is_chain(module, X):
+        return layers
     change = first_change(X)
     if change is None:
-        return False
+        return {}
     start = max(0, change + 1 - _TRIED_ROWS)
     X = rows(X, slice(start, start + _TRIED_ROWS))
-    output, calls = recorded_output(module, layers, X)
-    if not are_usable(layers, calls, len(output)):
-        return False
+    output, every_call = recorded_output(module, layers, X)
+    called = {
+        name: calls
+        for (name, layer), calls in zip(layers.items(), every_call, strict=True)
+        if are_usable({name: layer}, [calls], len(output))
+        and any(part in params for part in own_names(name))
+    }
+    if not called:
+        return {}
     generator = torch.Generator().manual_seed(0)
     cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    ends = [one.end for (one,) in calls]
-    gradients = torch.autograd.grad(output, [*ends, *params.values()], cotangent, allow_unused=True)
-    if any(gradient is None for gradient in gradients):
-        return False
-    signals, expected = gradients[: len(ends)], list(gradients[len(ends) :])
     sample = slice(change - start, change - start + 1)
     alone = _output_alone(module, X, sample)
     if alone.shape != cotangent[sample].shape:
-        return False
-    found = _layer_gradients(layers, params, calls, signals, slice(None))
-    found += _layer_gradients(layers, params, calls, signals, sample)
-    own = list(_gradient(alone, params, cotangent[sample]).values())
-    return are_close(found, expected + own, n_not_zero=len(expected))
-
-
-def _layer_gradients(
-    layers: Mapping[str, nn.Module], params: Params, calls: Calls, signals: Any, sample: slice
-) -> list[Tensor]:
-    """Return the gradients that follow from some rows of what was recorded, as `params` go."""
-    found: Tensors = {}
-    for (name, layer), (one,), signal in zip(layers.items(), calls, signals, strict=True):
-        sums = summed_gradients(layer, one.inputs[sample], signal[sample])
-        found.update(zip(_own(name), sums, strict=True))
-    return [found[name] for name in params]
+        return {}
+    ends = [one.end for (one,) in called.values()]
+    trained = [params[part] for name in called for part in own_names(name) if part in params]
+    gradients = list(torch.autograd.grad(output, [*ends, *trained], cotangent, allow_unused=True))
+    signals = dict(zip(called, gradients, strict=False))
+    expected = iter(gradients[len(ends) :])
+    of_one = iter(torch.autograd.grad(alone, trained, cotangent[sample], allow_unused=True))
+    telling = {}
+    for name, (one,) in called.items():
+        own = [part in params for part in own_names(name)]
+        summed, single = ([next(source) for _ in range(sum(own))] for source in (expected, of_one))
+        if any(value is None for value in [signals[name], *summed, *single]):
+            continue
+        found = [
+            gradient
+            for of_rows in (slice(None), sample)
+            for gradient, is_own in zip(
+                summed_gradients(layers[name], one.inputs[of_rows], signals[name][of_rows]),
+                own,
+                strict=True,
+            )
+            if is_own
+        ]
+        if are_close(found, [*summed, *single], n_not_zero=sum(own)):
+            telling[name] = layers[name]
+    return telling

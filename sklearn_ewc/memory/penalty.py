@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..tensors import Tensors
 from .quadratic import Quadratic
 from .rates import GroupRates, has_known_rates
+from .turning import Turning
 
 PenaltyStep: TypeAlias = Literal["proximal", "gradient"]
 PENALTY_STEPS: tuple[str, ...] = get_args(PenaltyStep)
@@ -53,6 +55,8 @@ class Penalty:
         self._has_resolvent = len(dtypes) < 2 and quadratic.curvature.resolvent([], 1.0) is not None
         self._scratch = quadratic.scratch()  # a malloc of this size may cost more than the sum
         self._pulls: list[_Pull] = []
+        self._has_bases = bool(quadratic.curvature.bases)
+        self._turning: Turning | None = None
 
     @property
     def ewc_lambda(self) -> float:
@@ -105,16 +109,46 @@ class Penalty:
 
     def can_pull(self, optimizer: Optimizer) -> bool:
         """Tell whether :meth:`pull` may follow a step of the optimizer."""
-        return self._has_resolvent and has_known_rates(optimizer)
+        return (
+            self._has_resolvent
+            and has_known_rates(optimizer)
+            and (not self._has_bases or self._turning_of(optimizer).is_whole)
+        )
+
+    @torch.no_grad()
+    def turn(self, optimizer: Optimizer) -> None:
+        """Put the coordinates of the curvature in the place of parameters and gradients.
+
+        A step of the optimizer, and the pull after it, are to be taken there, as far as
+        it goes number by number; :meth:`turn_back` puts the parameters back.
+        """
+        if self._has_bases and has_known_rates(optimizer):
+            self._turning_of(optimizer).turn()
+
+    @torch.no_grad()
+    def turn_back(self, optimizer: Optimizer) -> None:
+        """Put parameters in the place of coordinates; see :meth:`turn`."""
+        if self._has_bases and has_known_rates(optimizer):
+            self._turning_of(optimizer).turn_back()
+
+    def _turning_of(self, optimizer: Optimizer) -> Turning:
+        turning = self._turning
+        if turning is None or turning.groups is not optimizer.param_groups or not turning.holds():
+            turning = self._turning = Turning(self.quadratic, self.params, optimizer)
+            self._pulls = []
+        return turning
 
     @torch.no_grad()
     def pull(self, optimizer: Optimizer) -> None:
         """Take the proximal step that follows a step of `optimizer` down the criterion.
 
-        For an optimizer of which :meth:`can_pull` is true.
+        For an optimizer of which :meth:`can_pull` is true, between :meth:`turn` and
+        :meth:`turn_back`.
         """
         if not self._pulls or not all(pull.holds(self._factor) for pull in self._pulls):
-            self._pulls = [_Pull(group, self) for group in optimizer.param_groups]
+            turned = self._turning_of(optimizer) if self._has_bases else self.quadratic
+            centre = turned.centre
+            self._pulls = [_Pull(group, self, centre) for group in optimizer.param_groups]
         for pull in self._pulls:
             pull.take(optimizer)
 
@@ -122,14 +156,14 @@ class Penalty:
 class _Pull:
     """The proximal steps of one group of parameters, as long as its settings stay."""
 
-    def __init__(self, group: dict[str, Any], penalty: Penalty) -> None:
+    def __init__(self, group: dict[str, Any], penalty: Penalty, centre: Tensors) -> None:
         self.factor = penalty._factor
         self.rates = GroupRates(group)
         self.trained = [p.requires_grad for p in group["params"]]
         names = {p: name for name, p in penalty.params.items() if p.requires_grad}
         held = [(p, names[p]) for p in group["params"] if p in names]
         self.params = [p for p, _ in held]
-        self.centre = [penalty.quadratic.centre[name] for _, name in held]
+        self.centre = [centre[name] for _, name in held]
         self.resolvent = penalty.quadratic.curvature.resolvent(
             [name for _, name in held], self.factor * self.rates.reach
         )

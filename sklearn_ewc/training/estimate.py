@@ -18,6 +18,7 @@ from ..tensors import are_finite
 from .divergence import check_objective, diverged
 from .rehearsal import Rehearsal
 from .seeding import task_generator
+from .settings import damping_of
 from .steps import inputs, targets
 
 _SILENT_SECONDS = 3.0
@@ -40,12 +41,13 @@ def finished_task(
         raise diverged(net, math.nan)
     net._set_training(False)
     iterator = net.get_iterator(dataset, training=False)
-    batches = _Shares(net, _batches(net, _with_progress(net, iterator)))
+    batches = _Shares(net, iterator)
     curvature, loss = curvature_and_loss(
         module,
         net.criterion_,
         batches,
         fisher=rehearsal.fisher,
+        kind=net.curvature,
         signs=batches.signs,
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
     )
@@ -59,7 +61,7 @@ def finished_task(
         anchor={name: p for name, p in module.named_parameters() if p.requires_grad},
         curvature=curvature,
         weight=float(task_weight),
-        damping=net.damping,
+        damping=damping_of(net),
         n_samples=len(dataset),
         loss=loss,
     )
@@ -79,13 +81,13 @@ class _Shares:
     whichever process it goes to.
     """
 
-    def __init__(self, net: Any, batches: Iterable[tuple[Any, ...]]) -> None:
-        self.batches, self.share = batches, net.processes_.share
+    def __init__(self, net: Any, iterator: Iterable[Any]) -> None:
+        self.net, self.iterator, self.share = net, iterator, net.processes_.share
         self.draw = random_signs(task_generator(net.seed_, net.n_tasks_ + 1))
         self.sizes: deque[int] = deque()  # of the batches that still have no signs
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        for batch in self.batches:
+        for batch in _batches(self.net, _with_progress(self.net, self.iterator)):
             self.sizes.append(len(batch[1]))
             share = self.share(batch)
             if len(share[1]):

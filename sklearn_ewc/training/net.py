@@ -44,7 +44,7 @@ from .processes import Processes, bare
 from .refusals import check_sparse_layers
 from .rehearsal import check_still_bound, rehearse
 from .seeding import base_seed
-from .settings import check_settings, name_here
+from .settings import MODE_OF, check_settings, name_here
 from .skorch_parts import (
     DeclaresClasses,
     PrivatelyStored,
@@ -100,10 +100,11 @@ class EWCNet(NeuralNet, DeclaresClasses):
         *,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         ewc_lambda: float = 3.0,
+        curvature: str = "diagonal",
         fisher: Fisher | Literal["auto"] = "auto",
-        damping: float = 0.01,
+        damping: float | str = "auto",
         store_tasks: bool = True,
-        mode: Mode = "offline",
+        mode: Mode | Literal["auto"] = "auto",
         gamma: float = 1.0,
         penalty_step: PenaltyStep = "proximal",
         remember_buffers: bool = True,
@@ -152,6 +153,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         )
         self.hidden_layer_sizes = hidden_layer_sizes
         self.ewc_lambda = ewc_lambda
+        self.curvature = curvature
         self.fisher = fisher
         self.damping = damping
         self.store_tasks = store_tasks
@@ -302,7 +304,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
         end_task(self, memory, finished, X=data.X, y=data.y)
 
     def _memory_settings(self) -> dict[str, Any]:
-        return {"store_tasks": self.store_tasks, "mode": self.mode, "gamma": self.gamma}
+        mode = MODE_OF[self.curvature] if self.mode == "auto" else self.mode
+        return {"store_tasks": self.store_tasks, "mode": mode, "gamma": self.gamma}
 
     @property
     def n_tasks_(self) -> int:

@@ -61,6 +61,12 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
         not what a Fisher can be made of, a batch is too small for a layer, or a
         callback waits for a validation loss that there will not be.
     """
+    known = net.memory_.quadratic
+    if known.centre and known.curvature.kind != net.curvature:
+        raise ValueError(
+            f"curvature is {net.curvature!r}, the memory has {known.curvature.kind!r} of the tasks "
+            "before: set it back, or call fit to start anew"
+        )
     if mean_weight(dataset) == 0:
         raise ValueError("sample_weight must be positive for some sample that is trained on")
     X, y, output = _evaluated(net, dataset)

@@ -21,9 +21,13 @@ from ..arguments import (
     naming,
     shown,
 )
-from ..curvature import FISHERS
+from ..curvature import FISHERS, KINDS, Diagonal
 from ..memory import MODES, PENALTY_STEPS
 from .epochs import AUTO
+
+# what "auto" stands for, by kind of curvature
+MODE_OF = {"diagonal": "offline", "kronecker": "online"}
+DAMPING_OF = {"diagonal": 0.01, "kronecker": 0.1}
 
 _SPLIT = "train_split=skorch.dataset.ValidSplit(10)"
 _SGD = "optimizer=torch.optim.SGD"
@@ -59,6 +63,7 @@ def check_settings(net: Any) -> None:
     for name, check in CHECKS.items():
         with naming(name):
             check(name, getattr(net, name))
+    _check_curvature(net)
     if net.gamma > 1:
         raise ValueError(f"gamma must be at most 1, got {net.gamma!r}")
     for name in ("sampler", "batch_sampler", "shuffle"):
@@ -68,6 +73,27 @@ def check_settings(net: Any) -> None:
                 f"Fisher: set iterator_train__{name}"
             )
     net.processes_.check()
+
+
+def _check_curvature(net: Any) -> None:
+    """Raise ValueError where a kind of curvature does not go with another setting."""
+    if net.curvature == Diagonal.kind:
+        return
+    if net.mode == "offline":
+        raise ValueError(
+            f"mode='offline' adds up quadratics around every task's parameters, which "
+            f"curvature={net.curvature!r} cannot: set mode='auto' or 'online'"
+        )
+    if net.fisher == "batch":
+        raise ValueError(
+            f"fisher='batch' squares one gradient, of which curvature={net.curvature!r} has "
+            "nothing to keep: set another, or curvature='diagonal'"
+        )
+
+
+def damping_of(net: Any) -> float:
+    """Return the floor under a task's curvature, where "auto" is decided by its kind."""
+    return DAMPING_OF[net.curvature] if net.damping == AUTO else net.damping
 
 
 def name_here(name: str) -> str:
@@ -149,6 +175,11 @@ def _check_normalize_y(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be True, False or 'auto', got {shown(value)}")
 
 
+def _check_damping(name: str, value: Any) -> None:
+    if not (isinstance(value, str) and value == AUTO):
+        check_not_negative(name, value)
+
+
 def _check_epochs(name: str, value: Any) -> None:
     if not (is_count(value) or (isinstance(value, str) and value == AUTO)):
         raise ValueError(f"{name} must be 'auto' or an integer >= 0, got {shown(value)}")
@@ -168,12 +199,13 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "module": _check_component,
     "hidden_layer_sizes": _check_widths,
     "ewc_lambda": check_not_negative,
+    "curvature": partial(check_choice, known=KINDS),
     "fisher": partial(check_choice, known=("auto", *FISHERS)),
-    "damping": check_not_negative,
+    "damping": _check_damping,
     "store_tasks": check_switch,
     "remember_buffers": check_switch,
     "normalize_y": _check_normalize_y,
-    "mode": partial(check_choice, known=MODES),
+    "mode": partial(check_choice, known=("auto", *MODES)),
     "gamma": check_not_negative,
     "penalty_step": partial(check_choice, known=PENALTY_STEPS),
     "criterion": _check_component,

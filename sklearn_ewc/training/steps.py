@@ -73,12 +73,16 @@ def penalised(net: Any, penalty: Penalty) -> Iterator[Callable[..., Any]]:
 
     def before(optimizer: Optimizer, *_: Any) -> None:
         penalty.ewc_lambda = net.ewc_lambda
-        if penalty.ewc_lambda > 0 and not _is_pulled(net, penalty):
-            penalty.add_gradient()
+        if penalty.ewc_lambda > 0:
+            if not _is_pulled(net, penalty):
+                penalty.add_gradient()
+            penalty.turn(optimizer)
 
     def after(optimizer: Optimizer, *_: Any) -> None:
-        if penalty.ewc_lambda > 0 and _is_pulled(net, penalty):
-            penalty.pull(optimizer)
+        if penalty.ewc_lambda > 0:
+            if _is_pulled(net, penalty):
+                penalty.pull(optimizer)
+            penalty.turn_back(optimizer)
 
     handles = [
         net.optimizer_.register_step_pre_hook(before),
@@ -135,11 +139,16 @@ def train_step(
 
     if needs_closure:
         net._step_optimizer(step_fn)
-    else:
-        step_fn()
-        net._step_optimizer(None)
+        return accumulator.get_step()
+    step_fn()
+    held = pulled or added
+    if held is not None:
+        held.turn(net.optimizer_)
+    net._step_optimizer(None)
     if pulled is not None:
         pulled.pull(net.optimizer_)
+    if held is not None:
+        held.turn_back(net.optimizer_)
     return accumulator.get_step()
 
 

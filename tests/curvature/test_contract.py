@@ -46,10 +46,53 @@ def test_it_is_a_symmetric_matrix_without_negative_eigenvalues(kind):
     assert A.over(PARAMS) is A
 
 
+def turn(A):
+    """Return the matrix that turns parameters into coordinates of A."""
+    like = list(PARAMS.values())
+    units = torch.eye(len(numbers(PARAMS)), dtype=torch.float64)
+    columns = [A.turned(dict(zip(PARAMS, parts(unit, like), strict=True))) for unit in units]
+    return torch.stack([numbers(column) for column in columns], 1)
+
+
 @every_kind
-def test_sums_and_multiples_are_those_of_the_matrices(kind):
+def test_it_is_diagonal_in_coordinates_that_are_orthonormal(kind):
+    A, v = curvature(kind), vector()
+    T = turn(A)
+    close(T @ T.T, torch.eye(len(T), dtype=torch.float64))
+    turned = T @ A.dense() @ T.T
+    close(turned, torch.diag(turned.diagonal()))
+    back = A.turned_back(A.turned(v))
+    assert back.keys() == v.keys()
+    close(numbers(back), numbers(v))
+    held = {name for basis in A.bases for name in basis.names}
+    assert all(A.turned(v)[name] is v[name] for name in v.keys() - held)
+
+
+@every_kind
+def test_a_sum_has_the_diagonal_of_the_sum_in_its_coordinates(kind):
     A, B = curvature(kind, 0), curvature(kind, 1)
-    close((A + B).dense(), A.dense() + B.dense())
+    for found, expected in (
+        (A + B, A.dense() + B.dense()),
+        (A * 2.0 + B * 0.5, 2.0 * A.dense() + 0.5 * B.dense()),
+    ):
+        T = turn(found)
+        close((T @ found.dense() @ T.T).diagonal(), (T @ expected @ T.T).diagonal())
+        assert found.trace() == pytest.approx(float(expected.trace()))
+
+
+@every_kind
+def test_a_sum_of_what_has_the_same_coordinates_is_that_of_the_matrices(kind):
+    A = curvature(kind)
+    close((A + A * 2.0).dense(), 3.0 * A.dense())
+    close(
+        (A + A.plus_identity(0.3)).dense(),
+        2.0 * A.dense() + 0.3 * torch.eye(len(A.dense()), dtype=torch.float64),
+    )
+
+
+@every_kind
+def test_multiples_and_floors_are_those_of_the_matrix(kind):
+    A = curvature(kind)
     close((A * 3.5).dense(), 3.5 * A.dense())
     close(A.plus_identity(0.25).dense(), A.dense() + 0.25 * torch.eye(len(A.dense())))
 
@@ -85,6 +128,10 @@ def test_add_times_adds_the_product_for_the_parameters_asked_for(kind):
 @every_kind
 def test_two_quadratics_meet_where_their_sum_is_least(kind):
     A, B, d = curvature(kind, 0).plus_identity(0.1), curvature(kind, 1), vector()
+    same = {name: torch.zeros_like(way) for name, way in d.items()}
+    place, values = A.meeting(B, same)
+    assert not numbers(place).any()
+    assert sum(values) == 0
     found = A.meeting(B, d)
     if found is None:
         pytest.skip(f"sums of {kind} quadratics around different places are none of their kind")
@@ -107,8 +154,10 @@ def test_the_resolvent_ends_where_the_proximal_problem_has_its_minimum(kind, rea
     resolvent.slowness.copy_(slowness)
     resolvent.renew()
     rates = torch.diag(reach / slowness)
+    T = turn(A)
     way = numbers(start) - numbers(centre)
-    expected = numbers(centre) + torch.linalg.solve(torch.eye(len(way)) + rates @ A.dense(), way)
+    of_coordinates = torch.eye(len(way)) + rates @ T @ A.dense() @ T.T
+    expected = numbers(centre) + torch.linalg.solve(of_coordinates, way)
     resolvent.pull(list(start.values()), list(centre.values()))
     torch.testing.assert_close(numbers(start), expected, rtol=1e-8, atol=1e-10)
 

@@ -86,7 +86,10 @@ BAD_SETTINGS = {
         {"fisher": "Exact"},
         "fisher.*'exact', 'empirical', 'batch'.*got 'Exact'",
     ),
-    "unknown mode": ({"mode": "Online"}, "mode must be one of 'offline', 'online', got 'Online'"),
+    "unknown mode": (
+        {"mode": "Online"},
+        "mode must be one of 'auto', 'offline', 'online', got 'Online'",
+    ),
     "unknown step": ({"penalty_step": "prox"}, "'proximal', 'gradient', got 'prox'"),
     "negative gamma": ({"gamma": -0.1}, "gamma must be a finite number >= 0, got -0.1"),
     "growing gamma": ({"gamma": 1.5}, "gamma must be at most 1, got 1.5"),

@@ -3,10 +3,12 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
-from sklearn_ewc import Memory, Task
+from sklearn_ewc import EWCRegressor, Memory, Task
 from sklearn_ewc.data.targets import Values
 from sklearn_ewc.saving.facts import Facts
 from sklearn_ewc.saving.memory_file import (
@@ -72,10 +74,30 @@ def forged(memory):
     yield "lacks", tensors, {**numbers, "names": [*numbers["names"], "more"]}
 
 
+@pytest.fixture(params=["diagonal", "kronecker"])
+def learned(request, pair):
+    """A net of two tasks, by kind of curvature."""
+    if request.param == "diagonal":
+        return pair[0]
+    rng = np.random.RandomState(0)
+    settings = {"hidden_layer_sizes": (3,), "max_epochs": 1, "batch_size": -1, "random_state": 0}
+    net = EWCRegressor(curvature=request.param, **settings)
+    return net.fit(rng.randn(20, 2), rng.randn(20), task=[0, 1] * 10)
+
+
 @FORMATS
-def test_forged_memories_are_refused(pair, use_safetensors):
+def test_a_memory_of_either_kind_survives_its_file(learned, use_safetensors):
     needs(use_safetensors)
-    net = pair[0]
+    file = saved(learned, "f_memory", use_safetensors=use_safetensors)["f_memory"]
+    again = load(clone(learned), use_safetensors, f_memory=file)
+    assert content(again.memory_) == content(learned.memory_)
+    assert again.memory_.quadratic.curvature.kind == learned.curvature
+
+
+@FORMATS
+def test_forged_memories_are_refused(learned, use_safetensors):
+    needs(use_safetensors)
+    net = learned
     before, n_refused = state(net), 0
     for name, tensors, numbers in forged(net.memory_):
         tensors = {n: v.clone(memory_format=torch.contiguous_format) for n, v in tensors.items()}

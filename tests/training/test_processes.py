@@ -24,6 +24,7 @@ SETTINGS = {
     "empirical": {"batch_size": BATCH_SIZE, "fisher": "empirical"},
     "batch": {"batch_size": BATCH_SIZE, "fisher": "batch", "penalty_step": "gradient"},
     "sampled": {"batch_size": BATCH_SIZE, "fisher": "sampled"},
+    "kronecker": {"batch_size": BATCH_SIZE, "curvature": "kronecker"},
     "LBFGS": {"batch_size": -1, "optimizer": torch.optim.LBFGS, "optimizer__max_iter": 3},
     "sum": {"batch_size": -1, "criterion": torch.nn.MSELoss, "criterion__reduction": "sum"},
 }

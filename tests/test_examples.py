@@ -4,7 +4,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from .readme import blocks
 
@@ -37,3 +39,21 @@ def test_the_demonstration_draws_its_picture(script, tmp_path, monkeypatch, caps
     runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     assert picture.stat().st_size > 10_000
     assert "noise floor 0.0625" in capsys.readouterr().out
+
+
+def test_permuted_mnist_forgets_what_is_not_learned_at_once(tmp_path, monkeypatch, capsys):
+    digits = load_digits()
+    images = np.pad(15 * digits.images.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)))
+    arrays = {"X": images.astype(np.uint8), "y": digits.target.astype(np.uint8)}
+    parts = {"train": slice(300), "test": slice(300, 600)}
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{f"{name}_{p}": arrays[name][parts[p]] for name in arrays for p in parts})
+    script = EXAMPLES / "benchmarks" / "permuted_mnist.py"
+    options = "--rows 200 --tasks 3 --epochs 8 --seeds 1 --methods none diagonal online joint"
+    monkeypatch.setattr(sys, "argv", [str(script), "--data", str(path), *options.split()])
+    runpy.run_path(str(script), run_name="__main__")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "mean" in line]
+    accuracy = {words[0]: float(words[words.index("accuracy") + 1]) for words in lines}
+    assert list(accuracy) == ["none", "diagonal", "online", "joint"]
+    assert 40 < accuracy["none"] < accuracy["joint"] - 5 < 100
+    assert accuracy["diagonal"] != accuracy["none"] != accuracy["online"]

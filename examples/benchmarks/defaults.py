@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from scenarios import SCENARIOS
+from scenarios import CHOSEN_ON
 
 from sklearn_ewc import EWCRegressor
 
@@ -60,7 +60,7 @@ def main():
     jobs = [
         delayed(final_score)(make, seed, *setting)
         for setting in settings
-        for make in SCENARIOS
+        for make in CHOSEN_ON
         for seed in range(arguments.seeds)
     ]
     rows = []

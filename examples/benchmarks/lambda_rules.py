@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
-from scenarios import SCENARIOS
+from scenarios import CHOSEN_ON
 
 from sklearn_ewc import EWCRegressor, estimate_lambda
 
@@ -82,7 +82,7 @@ def main():
     jobs = [
         delayed(run)(make, seed, rule)
         for rule in (*RULES, *LAMBDAS)
-        for make in SCENARIOS
+        for make in CHOSEN_ON
         for seed in range(arguments.seeds)
     ]
     rows = []

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 from ..tensors import Tensors
 
 _PARTS = ("inputs", "outputs", "input_values", "output_values", "share")
+_LEAST = 1e-18  # of a component of an eigenvector that tells anything
 _ORTHONORMAL = 1e-3  # how far the products of its columns may be from 0 and 1
 
 
@@ -53,6 +55,8 @@ class Basis:
     def of(cls, names: tuple[str, ...], inputs: Tensor, outputs: Tensor, share: Tensor) -> Basis:
         """Return the eigenvectors of a pair of symmetric matrices."""
         (v, V), (u, U) = (torch.linalg.eigh(one) for one in (inputs, outputs))
+        # rounding alone makes numbers so small that products of theirs take 100 times as long
+        V, U = (hardshrink(one, _LEAST) for one in (V, U))
         return cls(names, V, U, v.clamp(min=0), u.clamp(min=0), share)
 
     def joined(self, other: Basis) -> Basis:

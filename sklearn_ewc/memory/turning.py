@@ -7,7 +7,7 @@ the penalty's proximal step, number by number, is to be taken at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -69,7 +69,8 @@ class Turning:
 
     @staticmethod
     def _number(p: Tensor, group_of: Mapping[Tensor, int]) -> int | None:
-        return group_of.get(p) if p.requires_grad else None
+        # what is stored in another order, channels last, is no matrix without a copy
+        return group_of.get(p) if p.requires_grad and p.is_contiguous() else None
 
     def turn(self) -> None:
         """Put coordinates in the place of parameters and gradients."""
@@ -83,44 +84,57 @@ class Turning:
 
 
 class _Layer:
-    """The weight of a layer, and its bias if it is in the basis."""
+    """The weight of a layer, and its bias if it is in the basis, as columns of one matrix.
+
+    What is written into again and again: nothing is allocated in a step.
+    """
 
     def __init__(self, basis: Basis, params: Mapping[str, Tensor], around: Tensors) -> None:
-        self.basis = basis
-        self.params = {name: params[name] for name in basis.names}
-        self.origin = basis.matrix(around) if around else None
-        self.coordinates: Tensor | None = None
-        self.left: Sequence[Tensor] = ()
+        weight = params[basis.names[0]]
+        self.columns = [weight.view(len(weight), -1)]
+        self.columns += [params[name].unsqueeze(1) for name in basis.names[1:]]
+        self.params = [params[name] for name in basis.names]
+        self.outputs, self.inputs = basis.outputs, basis.inputs
+        self.origin = basis.matrix(around) if around else basis.outputs.new_zeros(())
+        shape = len(basis.outputs), len(basis.inputs)
+        self.coordinates, self.matrix, self.gradient, self.half = (
+            basis.outputs.new_empty(shape) for _ in range(4)
+        )
+        self.least = torch.finfo(weight.dtype).tiny ** 0.5
+        self.is_known = False
 
     def turn(self) -> None:
-        if self.coordinates is None or not self._is_as_left():
-            matrix = self.basis.matrix(self.params)
-            matrix = matrix if self.origin is None else matrix - self.origin
-            self.coordinates = self._turned(matrix)
-        gradients = {name: p.grad for name, p in self.params.items() if p.grad is not None}
-        if gradients:  # else the step has not used the layer
-            for name, p in self.params.items():
-                if p.grad is None:
-                    p.grad = gradients[name] = torch.zeros_like(p)
-            _write(
-                self.basis.split(self._turned(self.basis.matrix(gradients)), gradients), gradients
-            )
-        _write(self.basis.split(self.coordinates, self.params), self.params)
+        if not (self.is_known and all(map(torch.equal, self.columns, self._parts(self.matrix)))):
+            torch.cat(self.columns, 1, out=self.matrix)
+            self._turn(self.matrix.sub_(self.origin), self.coordinates)
+        into, values = list(self.columns), self._parts(self.coordinates)
+        if any(p.grad is not None for p in self.params):  # else the step has not used the layer
+            gradients = self._gradients()
+            torch.cat(gradients, 1, out=self.gradient)
+            self._turn(self.gradient, self.gradient)
+            into, values = into + gradients, values + self._parts(self.gradient)
+        torch._foreach_copy_(into, values)
 
     def turn_back(self) -> None:
-        self.coordinates = self.basis.matrix(self.params)
-        matrix = self.basis.outputs @ self.coordinates @ self.basis.inputs.T
-        matrix = matrix if self.origin is None else matrix.add_(self.origin)
-        _write(self.basis.split(matrix, self.params), self.params)
-        self.left = [p.detach().clone() for p in self.params.values()]
+        torch.cat(self.columns, 1, out=self.coordinates)
+        # what is pulled to 0 by and by becomes numbers that products take 100 times as long for
+        torch.hardshrink(self.coordinates, self.least, out=self.coordinates)
+        torch.mm(self.outputs, self.coordinates, out=self.half)
+        torch.addmm(self.origin, self.half, self.inputs.T, out=self.matrix)
+        torch._foreach_copy_(self.columns, self._parts(self.matrix))
+        self.is_known = True
 
-    def _turned(self, matrix: Tensor) -> Tensor:
-        return self.basis.outputs.T @ matrix @ self.basis.inputs
+    def _turn(self, matrix: Tensor, out: Tensor) -> None:
+        torch.mm(self.outputs.T, matrix, out=self.half)
+        torch.mm(self.half, self.inputs, out=out)
 
-    def _is_as_left(self) -> bool:
-        return all(map(torch.equal, self.params.values(), self.left))
+    def _gradients(self) -> list[Tensor]:
+        for p in self.params:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        weight, *bias = (p.grad for p in self.params if p.grad is not None)
+        return [weight.view(self.columns[0].shape), *(one.unsqueeze(1) for one in bias)]
 
-
-def _write(values: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
-    for name, value in values.items():
-        into[name].copy_(value)
+    def _parts(self, matrix: Tensor) -> list[Tensor]:
+        n_columns = self.columns[0].shape[1]
+        return [matrix[:, :n_columns], matrix[:, n_columns:]][: len(self.columns)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,32 +69,14 @@ class Kronecker:
     def __add__(self, other: Kronecker) -> Kronecker:
         mine, others = dict(self.values.values), dict(other.values.values)
         known = {basis.names[0]: basis for basis in other.bases}
-        joint = []
-        for basis in self.bases:
-            name = basis.names[0]
-            found = known.pop(name, None)
-            if found is None and name not in others:
-                joint.append(basis)
-            elif found is None and all(name in others for name in basis.names):
-                others.update(basis.taken_up(others))
-                joint.append(basis)
-            elif found is not None and basis.fits(found):
-                both = basis.joined(found)
-                mine.update(basis.carried(mine, both))
-                others.update(found.carried(others, both))
-                joint.append(both)
-            else:  # of other parameters: what both are diagonals of are the parameters
-                mine.update(basis.carried(mine, None))
-                others.update({} if found is None else found.carried(others, None))
-        for basis in known.values():
-            if all(name in mine for name in basis.names):
-                mine.update(basis.taken_up(mine))
-                joint.append(basis)
-            elif basis.names[0] in mine:
-                others.update(basis.carried(others, None))
-            else:
-                joint.append(basis)
-        return Kronecker(Diagonal(mine) + Diagonal(others), tuple(joint))
+        pairs = [(basis, known.pop(basis.names[0], None)) for basis in self.bases]
+        bases = []
+        for first, second in [*pairs, *((None, basis) for basis in known.values())]:
+            common = _common(first, second, mine, others)
+            for values, own in ((mine, first), (others, second)):
+                values.update(_carried(values, own, common))
+            bases += [] if common is None else [common]
+        return Kronecker(Diagonal(mine) + Diagonal(others), tuple(bases))
 
     def __mul__(self, factor: float) -> Kronecker:
         return Kronecker(self.values * factor, tuple(basis * factor for basis in self.bases))
@@ -203,3 +185,30 @@ class Kronecker:
                 bias = f"{weight.removesuffix('weight')}bias"
                 bases.append(Basis.from_state_dict(state, weight, bias))
         return cls(Diagonal(state), tuple(bases))
+
+
+def _common(
+    first: Basis | None, second: Basis | None, mine: Tensors, others: Tensors
+) -> Basis | None:
+    """Return the basis of a layer for two curvatures; None: its parameters as they are.
+
+    That of both where both have one of the same parameters, and that of one where the
+    other has all of these without a basis, or none.
+    """
+    if first is not None and second is not None:
+        return first.joined(second) if first.fits(second) else None
+    alone: Any = first or second
+    rest = mine if first is None else others
+    n_there = sum(name in rest for name in alone.names)
+    return alone if n_there in (0, len(alone.names)) else None
+
+
+def _carried(values: Tensors, own: Basis | None, common: Basis | None) -> Tensors:
+    """Return a layer's values in the common basis, where these are others than in its own."""
+    if own is common:
+        return {}
+    if own is not None:
+        return own.carried(values, common)
+    if common is None or common.names[0] not in values:
+        return {}
+    return common.taken_up(values)

@@ -71,7 +71,9 @@ class Memory:
     used in the dtype of the parameters, c centred so that no digits cancel.
 
     Online, S ← γ S + A_K and c is the last anchor θ*_K. The earlier anchors are
-    forgotten, on the grounds that the last one was held close to them.
+    forgotten, on the grounds that the last one was held close to them. Curvatures of
+    the kind :class:`~sklearn_ewc.curvature.Kronecker` add up in no other way: offline
+    the sum would be none of their kind, and is refused.
 
     References
     ----------

@@ -27,6 +27,7 @@ from .restored import restored
 
 Fisher: TypeAlias = Literal["exact", "empirical", "batch", "sampled"]
 FISHERS: tuple[str, ...] = get_args(Fisher)
+Kind: TypeAlias = Literal["diagonal", "kronecker"]
 KINDS: dict[str, type[Curvature]] = {kind.kind: kind for kind in (Diagonal, Kronecker)}
 
 Batches = Iterable[tuple[Any, ...]]
@@ -40,7 +41,7 @@ def curvature_of(
     batches: Batches,
     *,
     fisher: Fisher = "exact",
-    kind: str = "diagonal",
+    kind: Kind = "diagonal",
     reduce: Reduce | None = None,
     generator: torch.Generator | None = None,
 ) -> Curvature:
@@ -182,7 +183,7 @@ def curvature_and_loss(
     *,
     fisher: Fisher,
     signs: Signs,
-    kind: str = "diagonal",
+    kind: Kind = "diagonal",
     reduce: Reduce | None = None,
     wants_loss: bool = True,
 ) -> tuple[Curvature, float]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import saving
 from ..arguments import check_not_negative, naming
-from ..curvature import Fisher
+from ..curvature import Fisher, Kind
 from ..data.batches import TensorBatches
 from ..data.checks import TaskData
 from ..data.targets import Values
@@ -100,7 +100,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         *,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         ewc_lambda: float = 3.0,
-        curvature: str = "diagonal",
+        curvature: Kind = "diagonal",
         fisher: Fisher | Literal["auto"] = "auto",
         damping: float | str = "auto",
         store_tasks: bool = True,

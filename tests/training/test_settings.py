@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from sklearn_ewc import EWCRegressor, diagonal_fisher
-from sklearn_ewc.curvature import FISHERS, Fisher
+from sklearn_ewc.curvature import FISHERS, KINDS, Fisher, Kind
 from sklearn_ewc.memory import MODES, PENALTY_STEPS, Mode, PenaltyStep
 from sklearn_ewc.training.settings import CHECKS, NAMES_HERE
 
@@ -77,15 +77,19 @@ def test_widths_are_one_number_or_any_sequence(widths):
 
 def test_the_words_of_a_setting_are_those_of_its_type():
     hints = typing.get_type_hints(EWCRegressor.__init__)
-    assert hints["fisher"] == Fisher | typing.Literal["auto"]
-    assert typing.get_args(Fisher) == FISHERS
-    assert CHECKS["fisher"].keywords["known"] == ("auto", *FISHERS)
     for name, alias, words in [
+        ("fisher", Fisher, FISHERS),
         ("mode", Mode, MODES),
+    ]:
+        assert hints[name] == alias | typing.Literal["auto"]
+        assert typing.get_args(alias) == words
+        assert CHECKS[name].keywords["known"] == ("auto", *words)
+    for name, alias, words in [
+        ("curvature", Kind, tuple(KINDS)),
         ("penalty_step", PenaltyStep, PENALTY_STEPS),
     ]:
         assert hints[name] == alias
-        assert typing.get_args(alias) == words == CHECKS[name].keywords["known"]
+        assert typing.get_args(alias) == words == tuple(CHECKS[name].keywords["known"])
 
 
 # samplers

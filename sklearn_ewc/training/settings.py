@@ -22,7 +22,7 @@ from ..arguments import (
     shown,
 )
 from ..curvature import FISHERS
-from ..memory import MODES, PENALTY_STEPS
+from ..memory import MODES, PENALTY_STEPS, WEIGH_BY
 from .epochs import AUTO
 
 _SPLIT = "train_split=skorch.dataset.ValidSplit(10)"
@@ -149,6 +149,13 @@ def _check_normalize_y(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be True, False or 'auto', got {shown(value)}")
 
 
+def _check_lambda(name: str, value: Any) -> None:
+    if isinstance(value, str) and value != AUTO:
+        raise ValueError(f"{name} must be 'auto' or a finite number >= 0, got {shown(value)}")
+    if not isinstance(value, str):
+        check_not_negative(name, value)
+
+
 def _check_epochs(name: str, value: Any) -> None:
     if not (is_count(value) or (isinstance(value, str) and value == AUTO)):
         raise ValueError(f"{name} must be 'auto' or an integer >= 0, got {shown(value)}")
@@ -167,7 +174,8 @@ _OF_CALLBACKS = ("initialize", "set_params", "on_train_begin", "on_epoch_end")
 CHECKS: dict[str, Callable[[str, Any], None]] = {
     "module": _check_component,
     "hidden_layer_sizes": _check_widths,
-    "ewc_lambda": check_not_negative,
+    "ewc_lambda": _check_lambda,
+    "weigh_by": partial(check_choice, known=WEIGH_BY),
     "fisher": partial(check_choice, known=("auto", *FISHERS)),
     "damping": check_not_negative,
     "store_tasks": check_switch,

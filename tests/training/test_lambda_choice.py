@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, EarlyStopping
+from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -41,11 +42,23 @@ def test_the_task_is_then_trained_as_under_that_number(tasks):
     assert net.history[:, "penalty"] == same.history[:, "penalty"]
 
 
-def test_it_has_the_least_sum_of_the_error_on_what_is_held_out_and_the_penalty(tasks, monkeypatch):
+@pytest.mark.parametrize(
+    ("costs", "expected"),
+    [
+        ([(2.0, 0.5), (0.5, 1.0), (np.inf, np.inf)], 1.0),
+        ([(1.0, 0.0), (0.5, 0.8), (0.2, 0.8)], 100.0),
+        ([(1.09, 0.0), (0.5, 0.55), (0.2, 0.8)], 100.0),
+        ([(1.2, 0.0), (0.5, 0.55), (0.2, 0.8)], 1.0),
+        ([(-1.0, 0.0), (-1.05, 0.0), (-2.0, 0.0)], 0.01),
+        ([(np.nan, 0.0), (np.inf, np.inf), (0.2, 0.8)], 0.01),
+    ],
+)
+def test_it_is_the_largest_whose_error_and_penalty_add_up_to_near_the_least(
+    tasks, monkeypatch, costs, expected
+):
     net = auto().partial_fit(*tasks[0])
-    sums = iter([(2.0, 0.5), (0.5, 1.0), (np.inf, np.inf)])
-    monkeypatch.setattr(lambda_choice, "path", lambda *args: list(sums))
-    assert net.partial_fit(*tasks[1]).ewc_lambda_ == 1.0
+    monkeypatch.setattr(lambda_choice, "path", lambda *args: costs)
+    assert net.partial_fit(*tasks[1]).ewc_lambda_ == expected
 
 
 def test_a_task_that_contradicts_the_old_one_gets_less_than_one_that_agrees(tasks):
@@ -137,8 +150,8 @@ def test_lambda_is_chosen_for_all_that_partial_fit_takes(tasks, kind):
         def forward(self, x):
             return self.layer(x)
 
-    options = {"module": OfDict} if kind == "dict" else {}
-    net = auto(**options)
+    options = {"dict": {"module": OfDict}, "split": {"train_split": ValidSplit(4)}}
+    net = auto(**options.get(kind, {}))
     for X, y in tasks[:2]:
         if kind == "Dataset":
             net.partial_fit(TensorDataset(torch.as_tensor(X), torch.as_tensor(y[:, None])))

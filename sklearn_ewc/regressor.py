@@ -29,7 +29,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
 
     where L_K is the criterion on task K, θ*_k the parameters at the end of task
     k, F_k its diagonal Fisher there, λ `ewc_lambda`, δ `damping` and w_k the
-    task's own weight. The data of earlier tasks are not needed and not kept. With
+    task's own weight, times n_k / n_K, the ratio of their samples, if `weigh_by`
+    is "sample". The data of earlier tasks are not needed and not kept. With
     `curvature` "kronecker" the penalty is ½ λ (θ − θ*)ᵀ A (θ − θ*), around the last
     task's parameters alone, where A knows which weights of a layer act together.
 
@@ -48,13 +49,27 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         (n_samples, n_outputs).
     hidden_layer_sizes : int or sequence of int, default=(100,)
         Widths of the hidden layers of :class:`~sklearn_ewc.MLP`.
-    ewc_lambda : float, default=3.0
+    ewc_lambda : float or "auto", default=3.0
         λ, how much the old tasks count. At 1 an old task's loss counts, to second
         order, as much as the new one's; more holds on to the old tasks, less
         gives way to the new; 0 is plain training. It has no effect on the first
         task, so none on ``fit(X, y)`` without `task`. Can be changed between
         tasks. The default did best, the same for all, over the scenarios of
-        ``examples/benchmarks/defaults.py``.
+        ``examples/benchmarks/defaults.py``. "auto" chooses λ for each task from the
+        second on, before it is trained, from the new task and the memory alone, which
+        :func:`~sklearn_ewc.estimate_lambda` does at a greater cost: a copy of the net
+        trains on three quarters of the task down a path of λ from 300 to 0.3, and the
+        largest is taken whose error on the rest plus the memory's penalty, which is
+        what the old tasks lose by its estimate, is at most a tenth above the least. A
+        task then takes up to twice as long. The copy learns in silence, and of the
+        callbacks those run that shape training, as in `estimate_lambda`. A task of
+        fewer than 8 samples, of which none are held out, gets λ = 3. What was chosen
+        is in `ewc_lambda_`.
+    weigh_by : {"task", "sample"}, default="task"
+        How an old task counts beside the new one at λ = 1. "task": as much, whatever
+        their sizes, by its mean loss. "sample": by the ratio of their numbers of
+        samples, as in the loss over the rows of all tasks together. Only ``fit`` can
+        put another value into effect.
     curvature : {"diagonal", "kronecker"}, default="diagonal"
         What is kept of the curvature of the tasks. "diagonal": one number per parameter,
         as in the formula above [1]_. "kronecker": for every linear layer and convolution
@@ -188,13 +203,17 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         ``.curvature``, ``.weight``, ``.n_samples``, ``.loss``.
     n_tasks_ : int
         Number of tasks learned.
+    ewc_lambda_ : float
+        The λ at the end of the last task trained, which has no effect on the first:
+        there it is `ewc_lambda` where that is a number, and 0 where it is "auto".
+        Not saved in files of the memory.
     module_ : torch.nn.Module
         The network as it is now.
     history : skorch.history.History
         A row per epoch, over all tasks (the last one if ``store_tasks=False``):
         ``task`` (from 1), ``train_loss`` and ``valid_loss`` (the criterion, mean
-        over batches), ``penalty`` (λ times the memory's, at the end of the epoch)
-        and what callbacks add. The sum of criterion and penalty is what is
+        over batches), ``penalty`` (λ times the memory's, at the end of the epoch),
+        ``ewc_lambda`` (that λ) and what callbacks add. The sum of criterion and penalty is what is
         minimised.
     n_features_in_ : int
         Number of columns of X.

@@ -135,6 +135,7 @@ SETTINGS = [
         left_out=("large",),  # more memory than there is
     ),
     setting("ewc_lambda", {"numbers": NUMBERS}),
+    setting("weigh_by", {}),
     setting("curvature", {}),
     setting("fisher", {}),
     setting("damping", {"numbers": NUMBERS}),
@@ -311,6 +312,7 @@ OTHERS = [
     keyword("Memory", "store_tasks", Memory, SWITCH),
     keyword("Memory", "mode", Memory),
     keyword("Memory", "gamma", Memory, {"numbers up to 1": ("fraction", "zero")}),
+    keyword("Memory", "weigh_by", Memory),
     keyword("Memory", "tasks", Memory),
     keyword("Memory", "n_tasks", Memory, {"counts": COUNTS}),
     keyword("Memory", "n_samples", Memory, {"unknown": ("None",), "counts": COUNTS}),
@@ -320,6 +322,12 @@ OTHERS = [
     keyword("penalty", "params", lambda **v: memory().penalty(**v)),
     keyword("bound", "params", lambda **v: memory().bound(**v)),
     keyword("bound", "ewc_lambda", lambda **v: memory().bound({"a": ONES}, **v), NUMBER),
+    keyword(
+        "bound",
+        "n_samples",
+        lambda **v: memory().bound({"a": ONES}, **v),
+        {**DEFAULT, "counts": ("two", "large")},
+    ),
     *[
         keyword(function.__name__, name, lambda f=function, **v: curvature(f, **v), accepted)
         for function, name, accepted in [

@@ -137,7 +137,8 @@ class LambdaDisplay:
         ----------
         search : GridSearchCV, or another search with ``cv_results_``
             Fitted, over ``ewc_lambda``, that of a step inside a pipeline for example.
-            Where it went over other parameters too, every λ shows its best candidate.
+            Where it went over other parameters too, every λ shows its best candidate;
+            "auto", which is no one λ, has no place on the axis.
             With several scores, the one that `refit` names.
         ax : matplotlib Axes, default=None
             As in :meth:`plot`.
@@ -216,8 +217,10 @@ def _best_of_each(values: Any, means: np.ndarray) -> dict[float, int]:
     """Return the row of the best candidate of each λ, λ increasing."""
     best: dict[float, int] = {}
     for row in np.argsort(means):  # NaN, a fit that failed, comes last
-        if values[row] is not np.ma.masked and not (values[row] in best and np.isnan(means[row])):
-            best[values[row]] = int(row)
+        value = values[row]
+        is_number = value is not np.ma.masked and not isinstance(value, str)
+        if is_number and not (value in best and np.isnan(means[row])):
+            best[value] = int(row)
     return dict(sorted(best.items()))
 
 

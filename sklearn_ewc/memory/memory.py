@@ -25,6 +25,8 @@ from .task import Task
 
 Mode: TypeAlias = Literal["offline", "online"]
 MODES: tuple[str, ...] = get_args(Mode)
+WeighBy: TypeAlias = Literal["task", "sample"]
+WEIGH_BY: tuple[str, ...] = get_args(WeighBy)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,11 @@ class Memory:
     gamma : float, default=1.0
         γ, by how much the running sum shrinks with every task; less than 1 lets
         old tasks fade. For ``mode="online"``.
+    weigh_by : {"task", "sample"}, default="task"
+        How tasks count. "task": each by its mean loss, whatever its size. "sample":
+        by its loss summed over its samples, as in the loss over all rows together;
+        the penalty is then in units of a sum, to be divided by the number of samples
+        of the task that is trained under it, see :meth:`bound`.
 
     Attributes
     ----------
@@ -61,8 +68,9 @@ class Memory:
 
     Notes
     -----
-    With A_k = w_k (F_k + δ_k mean(F_k)), here for diagonal curvatures, the penalty is
-    that of offline EWC [1]_,
+    With A_k = w_k (F_k + δ_k mean(F_k)), here for diagonal curvatures, and w_k n_k in
+    the place of w_k where tasks count by their n_k samples, the penalty is that of
+    offline EWC [1]_,
 
         ½ Σ_k Σ_i A_k,i (θ_i − θ*_k,i)²  =  ½ Σ_i S_i (θ_i − c_i)² + ½ C,
 
@@ -96,6 +104,7 @@ class Memory:
     store_tasks: bool = True
     mode: Mode = "offline"
     gamma: float = 1.0
+    weigh_by: WeighBy = "task"
     tasks: tuple[Task, ...] = field(default=(), repr=False)
     n_tasks: int = 0
     n_samples: int | None = 0
@@ -105,6 +114,7 @@ class Memory:
     def __post_init__(self) -> None:
         check_switch("store_tasks", self.store_tasks)
         check_choice("mode", self.mode, MODES)
+        check_choice("weigh_by", self.weigh_by, WEIGH_BY)
         check_not_negative("gamma", self.gamma)
         if self.gamma > 1:
             raise ValueError(f"gamma must be between 0 and 1, got {self.gamma!r}")
@@ -135,7 +145,8 @@ class Memory:
         ------
         ValueError
             If a parameter has another shape than before, the curvature is of another
-            kind, or the sums overflow.
+            kind, the sums overflow, or tasks count by their samples and this one does
+            not tell how many it had.
         """
         if not isinstance(task, Task):
             raise TypeError(f"task must be a Task, got {type(task).__name__}")
@@ -143,7 +154,7 @@ class Memory:
         earlier = self.quadratic
         if self.mode == "online":
             earlier = earlier.moved(task.anchor).scaled(self.gamma)
-        quadratic = earlier.added(task.anchor, task.stiffness())
+        quadratic = earlier.added(task.anchor, task.stiffness() * self._n_counted(task))
         if not quadratic.is_finite():
             raise ValueError(
                 f"the task's curvature with weight={task.weight!r} and damping={task.damping!r} is "
@@ -158,6 +169,23 @@ class Memory:
             loss=loss,
             quadratic=quadratic,
         )
+
+    def weight_of(self, task: Task) -> float:
+        """Return how much a task counts: w_k, or w_k n_k where tasks count by their samples.
+
+        Raises
+        ------
+        ValueError
+            If they do, and this one does not tell how many it had.
+        """
+        return task.weight * self._n_counted(task)
+
+    def _n_counted(self, task: Task) -> int:
+        if self.weigh_by == "task":
+            return 1
+        if task.n_samples is None:
+            raise ValueError("the task needs n_samples, where weigh_by='sample'")
+        return task.n_samples
 
     def _check_fits(self, task: Task) -> None:
         known = self.quadratic.centre
@@ -185,6 +213,9 @@ class Memory:
 
     def penalty(self, params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> Tensor:
         """Return ½ Σ_k w_k Σ_i (F_k,i + floor_k) (θ_i − θ*_k,i)², or its online kin, without λ.
+
+        That is by how much the old tasks' losses have grown, to second order: their
+        mean losses or, with ``weigh_by="sample"``, the sums over their samples.
 
         Parameters
         ----------
@@ -233,6 +264,7 @@ class Memory:
         self,
         params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]],
         ewc_lambda: float = 1.0,
+        n_samples: int | None = None,
     ) -> Penalty:
         """Return the penalty tied to the parameters of one module, for many cheap steps.
 
@@ -242,6 +274,10 @@ class Memory:
             As for :meth:`penalty`; leaves of the graph.
         ewc_lambda : float, default=1.0
             λ, the factor of the penalty.
+        n_samples : int, default=None
+            Number of samples of the task that is trained under it, whose mean loss the
+            penalty joins: it is divided by this where tasks count by their samples.
+            None: it is that of :meth:`penalty` in any case.
 
         Returns
         -------
@@ -253,9 +289,20 @@ class Memory:
             As for :meth:`penalty`.
         """
         check_not_negative("ewc_lambda", ewc_lambda)
+        if n_samples is not None:
+            check_count("n_samples", n_samples)
+            if n_samples == 0:
+                raise ValueError("n_samples must be positive, got 0")
         params = self._checked(params)
-        self._working.check_names(params)
-        return Penalty(self._working, params, ewc_lambda)
+        working = self._beside(n_samples)
+        working.check_names(params)
+        return Penalty(working, params, ewc_lambda)
+
+    def _beside(self, n_samples: int | None) -> Quadratic:
+        """Return the quadratic to train under, in the units of the mean over so many samples."""
+        if self.weigh_by == "task" or n_samples is None:
+            return self._working
+        return self.quadratic.scaled(1 / n_samples).for_training()
 
     @cached_property
     def _working(self) -> Quadratic:

@@ -21,7 +21,7 @@ from .facts import Facts
 from .safetensors_file import safetensors_load
 from .torch_file import torch_load
 
-FORMAT, VERSION = "sklearn_ewc memory", "2"
+FORMAT, VERSION = "sklearn_ewc memory", "3"
 _DTYPES = {torch.float32, torch.float64}
 
 
@@ -38,6 +38,7 @@ def memory_to_bytes(memory: Memory, facts: Facts, use_safetensors: bool = False)
             "store_tasks": bool(memory.store_tasks),
             "mode": memory.mode,
             "gamma": float(memory.gamma),
+            "weigh_by": memory.weigh_by,
             "n_tasks": int(memory.n_tasks),
             "n_samples": _or_none(int, memory.n_samples),
             "loss": _or_none(float, memory.loss),

@@ -71,9 +71,10 @@ def estimate_lambda(
     A copy learns the new task, but for a held-out part, at each λ. The λ chosen
     has the least sum of two errors: the new task's on the held-out part, and what
     the old tasks are estimated to have lost. Since the Fisher is in the units of
-    the criterion, the second is the memory's penalty itself. Over the four
-    scenarios of ``examples/benchmarks/lambda_rules.py`` this did better than any
-    λ that is the same for all.
+    the criterion, the second is the memory's penalty itself, divided by the number of
+    samples learned if `weigh_by` is "sample". ``ewc_lambda="auto"`` chooses in a like
+    way within ``partial_fit``, at a fraction of the cost: this is for looking at what
+    each λ costs, and for candidates of one's own.
 
     Parameters
     ----------

@@ -34,6 +34,17 @@ def checked_task(net: Any, X: Any, y: Any, sample_weight: Any, first: bool) -> T
     return data
 
 
+def check_weighing(net: Any) -> None:
+    """Raise ValueError if the memory's sums are in other units than those of the next task."""
+    weigh_by = net.memory_.weigh_by
+    if net.n_tasks_ > 0 and net.weigh_by != weigh_by:
+        raise ValueError(
+            f"weigh_by is {net.weigh_by!r}, but the tasks learned were weighed by {weigh_by!r}, "
+            "and their sum cannot be turned into the other: set it back; only fit can put it "
+            "into effect"
+        )
+
+
 def split_task(net: Any, data: TaskData) -> tuple[Any, Any]:
     """Return the datasets for training and validation, with their weights if there are any."""
     X = data.X

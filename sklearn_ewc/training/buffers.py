@@ -22,7 +22,7 @@ from .seeding import seeded
 
 def are_remembered(net: Any) -> bool:
     """Tell whether the task that a net is about to learn must leave the buffers as they are."""
-    is_held = net.remember_buffers and net.n_tasks_ > 0 and net.ewc_lambda > 0
+    is_held = net.remember_buffers and net.n_tasks_ > 0 and net.ewc_lambda != 0
     return bool(is_held and net.memory_.quadratic.curvature.trace() > 0)  # not with all weights 0
 
 

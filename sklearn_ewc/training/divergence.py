@@ -10,7 +10,8 @@ import torch
 from torch.func import functional_call
 
 from ..curvature.criterion import total_loss
-from ..memory import Memory, Penalty
+from ..memory import Penalty
+from ..memory.quadratic import Quadratic
 from ..tensors import Tensors, as_arguments
 
 _FACTOR = 10.0  # beyond what noise, few epochs or a rate that makes the end jitter do
@@ -22,7 +23,7 @@ def diverged(net: Any, loss: float, penalty: float = 0.0) -> FloatingPointError:
     found = f"loss {loss}" + (f" and penalty {penalty:.3g}" if penalty else "")
     return FloatingPointError(
         f"training diverged: {found} in epoch {len(net.history)}, task "
-        f"{net.n_tasks_ + 1}, with lr={net.lr} and ewc_lambda={net.ewc_lambda}; "
+        f"{net.n_tasks_ + 1}, with lr={net.lr} and ewc_lambda={net.lambda_in_force_}; "
         "lower one of them. The estimator is as it was before the call"
     )
 
@@ -61,24 +62,24 @@ def check_objective(
     if not math.isfinite(loss):
         raise diverged(net, loss)
     smallest, largest = penalty.lambda_range
-    amount = _times(smallest, net.memory_, penalty.params)
+    amount = _times(smallest, penalty.quadratic, penalty.params)
     end = loss + amount
     if end <= _FACTOR:  # times 1
         return
     at_start, at_zero = _losses(net, start, batches)
     zero = {name: torch.zeros_like(p) for name, p in penalty.params.items()}
-    at_start += _times(largest, net.memory_, start)
-    at_zero += _times(largest, net.memory_, zero)
+    at_start += _times(largest, penalty.quadratic, start)
+    at_zero += _times(largest, penalty.quadratic, zero)
     if end > _FACTOR * max(abs(at_start), abs(at_zero)):
         raise diverged(net, loss, amount)
 
 
-def _times(ewc_lambda: float, memory: Memory, params: Tensors) -> float:
-    """Return λ times the penalty at parameters, which their dtype need not hold."""
+def _times(ewc_lambda: float, quadratic: Quadratic, params: Tensors) -> float:
+    """Return λ times the memory's quadratic at parameters, which their dtype need not hold."""
     if ewc_lambda == 0:
         return 0.0
     with torch.no_grad():
-        return min(ewc_lambda * float(memory.penalty(params)), _LARGEST)
+        return min(ewc_lambda * float(quadratic(params)), _LARGEST)
 
 
 def _losses(net: Any, params: Tensors, batches: Iterable[tuple[Any, ...]]) -> tuple[float, float]:

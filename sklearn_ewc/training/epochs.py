@@ -15,13 +15,18 @@ FEWEST_EPOCHS = 10
 FALLING = 0.25  # the part of the epochs in which the rate falls
 
 
-def n_epochs(net: Any, batches: Any) -> int:
-    """Return for how many epochs a net is to train on batches.
+def n_epochs(net: Any, batches: Any, share: float = 1.0) -> int:
+    """Return for how many epochs a net is to train on batches, or a share of them.
 
     An integer `max_epochs` is the answer. "auto" bounds the number of steps, which
     is what an optimizer needs, whatever the number of samples; an epoch of LBFGS
     is many steps of its own, and what has no length has no bounds.
     """
+    whole = _n_epochs(net, batches)
+    return whole if share == 1 else min(whole, max(1, round(share * whole)))
+
+
+def _n_epochs(net: Any, batches: Any) -> int:
     if net.max_epochs != AUTO:
         return int(net.max_epochs)
     if isinstance(net.optimizer_, LBFGS) or not hasattr(batches, "__len__"):

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,10 +25,17 @@ from .steps import inputs, targets
 _SILENT_SECONDS = 3.0
 
 
-def finished_task(
-    net: Any, dataset: Any, task_weight: float, rehearsal: Rehearsal, penalty: Penalty
-) -> Task:
-    """Return the task that a net has just been trained on, under a penalty.
+@dataclass(frozen=True)
+class Trained:
+    """A task whose training has ended: the dataset, how it began, what it was trained under."""
+
+    dataset: Any
+    rehearsal: Rehearsal
+    penalty: Penalty
+
+
+def finished_task(net: Any, trained: Trained, task_weight: float) -> Task:
+    """Return the task that a net has just been trained on.
 
     Raises
     ------
@@ -36,11 +44,11 @@ def finished_task(
     ValueError
         If the Fisher is zero, so that nothing would be remembered.
     """
-    module = net.bare_module_
+    module, rehearsal = net.bare_module_, trained.rehearsal
     if not are_finite(module.parameters()):
         raise diverged(net, math.nan)
     net._set_training(False)
-    iterator = net.get_iterator(dataset, training=False)
+    iterator = net.get_iterator(trained.dataset, training=False)
     batches = _Shares(net, iterator)
     curvature, loss = curvature_and_loss(
         module,
@@ -51,7 +59,7 @@ def finished_task(
         signs=batches.signs,
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
     )
-    check_objective(net, loss, penalty, rehearsal.state, _batches(net, iterator))
+    check_ended(net, trained, loss)
     if rehearsal.fisher in ("exact", "sampled") and curvature.trace() == 0:
         raise ValueError(
             f"the {rehearsal.fisher} Fisher of this task is zero: {net.criterion_name_} has no "
@@ -62,9 +70,15 @@ def finished_task(
         curvature=curvature,
         weight=float(task_weight),
         damping=damping_of(net),
-        n_samples=len(dataset),
+        n_samples=len(trained.dataset),
         loss=loss,
     )
+
+
+def check_ended(net: Any, trained: Trained, loss: float) -> None:
+    """Raise FloatingPointError if training has diverged, `loss` being the criterion at its end."""
+    batches = _batches(net, net.get_iterator(trained.dataset, training=False))
+    check_objective(net, loss, trained.penalty, trained.rehearsal.state, batches)
 
 
 def _batches(net: Any, batches: Iterable[Any]) -> Iterator[tuple[Any, ...]]:

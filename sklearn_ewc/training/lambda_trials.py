@@ -1,4 +1,7 @@
-"""A new task tried at several λ, on copies of a net: what each λ costs it and the old tasks."""
+"""A new task tried at several λ, on copies of a net: what each λ costs it and the old tasks.
+
+A trial only trains: it takes no curvature, consolidates nothing and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ from ..curvature.criterion import total_loss
 from ..data.batches import WeightedDataset
 from ..data.checks import TaskData
 from ..tensors import leaves
+from .estimate import check_ended
 from .history import TaskHistory
+from .interrupts import stoppable
 from .steps import targets
 
 # what these do is part of how a net is trained, and reaches nothing but the net
@@ -39,7 +44,7 @@ SHAPING = (EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper, Passth
 def trials(
     net: Any, data: TaskData, lambdas: Iterable[float], validation_size: float, random_state: int
 ) -> Iterator[tuple[float, float]]:
-    """Learn a part of a new task at one λ after another, each time with a copy of a net.
+    """Train on a part of a new task at one λ after another, each time with a copy of a net.
 
     A copy is silent, and has of the callbacks those that shape training (`SHAPING`
     and what is derived from them, and the scores that these may look at). Others
@@ -74,25 +79,65 @@ def trials(
     train, valid = data.rows(rows), data.rows(held_out)
     valid.check_weights()
     for ewc_lambda in lambdas:
-        trial = _trial(net, ewc_lambda)
-        try:
-            trial._learn_task(train)
-        except FloatingPointError:
-            yield math.inf, math.inf
-        else:
-            penalty = net.memory_.penalty(dict(trial.bare_module_.named_parameters()))
-            yield _criterion(trial, valid), float(penalty.detach())
+        yield _cost(_trial(net), ewc_lambda, train, valid)
 
 
-def _trial(net: Any, ewc_lambda: float) -> Any:
-    """Return a copy of a net for one trial."""
+def path(
+    net: Any, train: TaskData, valid: TaskData, lambdas: Iterable[float], share: float
+) -> Iterator[tuple[float, float]]:
+    """Train one copy of a net at one λ after another, each where the last one ended.
+
+    Where a λ leads from the end of a larger one takes few epochs.
+
+    Parameters
+    ----------
+    net : EWCNet
+        Has learned a task at least. Not changed.
+    train, valid : TaskData
+        What to train on, and what is held out.
+    lambdas : iterable of float
+        From large to small: the net then starts where the large ones hold it.
+    share : float
+        The part of a task's epochs that all of them have together, each as many.
+
+    Yields
+    ------
+    error, penalty : float
+        As :func:`trials`. After a divergence the next λ starts from the net anew.
+    """
+    lambdas = tuple(lambdas)
+    trial = _trial(net)
+    for ewc_lambda in lambdas:
+        error, penalty = _cost(trial, ewc_lambda, train, valid, share / len(lambdas))
+        if not math.isfinite(error + penalty):
+            trial = _trial(net)
+        yield error, penalty
+
+
+def _cost(
+    trial: Any, ewc_lambda: float, train: TaskData, valid: TaskData, share: float = 1.0
+) -> tuple[float, float]:
+    """Train a trial; return its error on held-out data and the memory's penalty."""
+    vars(trial).update(ewc_lambda=ewc_lambda)
+    try:
+        trained = trial._train_task(train, share)
+        with stoppable():
+            trial.notify("on_train_end", X=train.X, y=train.y)
+        check_ended(trial, trained, _criterion(trial, trained.dataset))
+    except FloatingPointError:
+        return math.inf, math.inf
+    penalty = trained.penalty.quadratic(dict(trial.bare_module_.named_parameters()))
+    return _criterion(trial, _dataset(trial, valid)), float(penalty.detach())
+
+
+def _trial(net: Any) -> Any:
+    """Return a copy of a net that is silent."""
     memo = {id(one): one for one in (net.memory_, net.accelerator, net.callbacks, net.callbacks_)}
     memo[id(net.history_)] = TaskHistory(net.history_)  # nobody writes into old rows
     _copy_modules(net, memo)
     trial = twin(net, memo)
     trial.callbacks_ = [(name, _silent(twin(one, memo))) for name, one in _shaping(net.callbacks_)]
-    # what the trial itself would remember is not asked for: the cheapest Fisher will do
-    vars(trial).update(ewc_lambda=ewc_lambda, verbose=0, fisher="batch")
+    vars(trial).update(verbose=0)
     return trial
 
 
@@ -140,11 +185,14 @@ def _silent(callback: Any) -> Any:
     return callback
 
 
-def _criterion(net: Any, data: TaskData) -> float:
-    """Return the mean criterion of a net on data, in evaluation mode."""
+def _dataset(net: Any, data: TaskData) -> Any:
     dataset = net.get_dataset(data.X, data.y)
-    if data.sample_weight is not None:
-        dataset = WeightedDataset(dataset, data.sample_weight)
+    weights = data.sample_weight
+    return dataset if weights is None else WeightedDataset(dataset, weights)
+
+
+def _criterion(net: Any, dataset: Any) -> float:
+    """Return the mean criterion of a net on a dataset, in evaluation mode."""
     loss = total = 0.0
     with torch.no_grad():
         for X, y, *weight in net.get_iterator(dataset, training=False):
@@ -152,4 +200,4 @@ def _criterion(net: Any, data: TaskData) -> float:
             output = net.evaluation_step((X, y))
             loss += float(total_loss(net.criterion_, output, targets(net, y), weights))
             total += len(y) if weights is None else float(weights.sum())
-    return loss / total
+    return loss / total if total else math.nan

@@ -22,7 +22,14 @@ from .steps import penalised, targets
 from .units import has_several_units, loss_by_units, unit_of_loss
 
 
-def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: bool) -> None:
+def train(
+    net: Any,
+    dataset: Any,
+    validation: Any,
+    penalty: Penalty,
+    is_random: bool,
+    share: float = 1.0,
+) -> None:
     """Train a net for its number of epochs, or until a callback stops it.
 
     Parameters
@@ -34,6 +41,8 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
         Bound to the parameters of the net's module.
     is_random : bool
         Whether the module draws random numbers, and so needs a seed for each step.
+    share : float, default=1.0
+        The part of the epochs to train for, at least one of them.
     """
     generator = task_generator(net.seed_, net.n_tasks_ + 1)
     vars(net)["_generator"] = generator  # skorch's signature of get_iterator has no place for it
@@ -48,7 +57,7 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
     with stoppable(), penalised(net, penalty) as step:
-        of = n_epochs(net, batches)
+        of = n_epochs(net, batches, share)
         for epoch in range(of):
             let_rate_fall(net, epoch, of)
             net.notify("on_epoch_begin", **datasets)
@@ -56,6 +65,7 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
             net.run_single_epoch(batches, True, "train", step, penalty=penalty, **of_training)
             net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
             net.history.record("penalty", _amount(net, penalty))
+            net.history.record("ewc_lambda", float(penalty.ewc_lambda))
             net.notify("on_epoch_end", **datasets)
 
 
@@ -128,7 +138,7 @@ def run_single_epoch(
 
 def _amount(net: Any, penalty: Penalty) -> float:
     """Return the penalty at the end of an epoch, beside the epoch's mean of the criterion."""
-    penalty.ewc_lambda = net.ewc_lambda
+    penalty.ewc_lambda = net.lambda_in_force_
     if is_sum(net.criterion_):
         rows = net.history[-1]["batches"]
         sizes = [row["train_batch_size"] for row in rows if "train_batch_size" in row]

@@ -23,10 +23,10 @@ from ..data.batches import TensorBatches
 from ..data.checks import TaskData
 from ..data.targets import Values
 from ..data.tasks import split_by_task
-from ..memory import Memory, Mode, PenaltyStep
+from ..memory import Memory, Mode, PenaltyStep, WeighBy
 from ..rollback import all_or_nothing
 from . import loop, steps
-from .arrival import begin_task, checked_task, split_task
+from .arrival import begin_task, check_weighing, checked_task, split_task
 from .buffers import at_rest, set_training
 from .building import (
     built_module,
@@ -37,8 +37,9 @@ from .building import (
 )
 from .ending import end_task
 from .epochs import AUTO
-from .estimate import finished_task
+from .estimate import Trained, finished_task
 from .history import TaskHistory
+from .lambda_choice import lambda_for
 from .modules import MLP, FunctionCriterion, is_of_output_and_target
 from .processes import Processes, bare
 from .refusals import check_sparse_layers
@@ -67,6 +68,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
     targets_kind: ClassVar[type[Values]]
     cuda_dependent_attributes_ = ["memory_"]
     memory_: Memory
+    ewc_lambda_: float
     targets_: Values
     seed_: int
     dtype_: Any
@@ -99,7 +101,8 @@ class EWCNet(NeuralNet, DeclaresClasses):
         module: Any = MLP,
         *,
         hidden_layer_sizes: int | Sequence[int] = (100,),
-        ewc_lambda: float = 3.0,
+        ewc_lambda: float | Literal["auto"] = 3.0,
+        weigh_by: WeighBy = "task",
         curvature: Kind = "diagonal",
         fisher: Fisher | Literal["auto"] = "auto",
         damping: float | str = "auto",
@@ -153,6 +156,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         )
         self.hidden_layer_sizes = hidden_layer_sizes
         self.ewc_lambda = ewc_lambda
+        self.weigh_by = weigh_by
         self.curvature = curvature
         self.fisher = fisher
         self.damping = damping
@@ -289,28 +293,42 @@ class EWCNet(NeuralNet, DeclaresClasses):
         The data are checked already, and what fails is rolled back by the caller.
         """
         self.__dict__.pop("_is_searched", None)
+        trained = self._train_task(data)
+        memory = replace(self.memory_, **self._memory_settings())
+        finished = partial(finished_task, self, trained, task_weight)
+        end_task(self, memory, finished, X=data.X, y=data.y)
+
+    def _train_task(self, data: TaskData, share: float = 1.0) -> Trained:
+        """Train one task under the penalty of the earlier ones, for a share of its epochs."""
+        check_weighing(self)
         train, valid = split_task(self, data)
         rehearsal = rehearse(self, train, valid)
+        self.ewc_lambda_ = lambda_for(self, data)
         self.initialize_optimizer()
         check_sparse_layers(self)
         begin_task(self, data)
         bound = dict(self.bare_module_.named_parameters())
-        penalty = self.memory_.bound(bound, self.ewc_lambda)
+        penalty = self.memory_.bound(bound, self.lambda_in_force_, len(train))
         with self.processes_.training(self), at_rest(self, rehearsal.at_rest):
-            loop.train(self, train, valid, penalty, rehearsal.is_random)
+            loop.train(self, train, valid, penalty, rehearsal.is_random, share)
         check_still_bound(self.bare_module_, bound)
-        memory = replace(self.memory_, **self._memory_settings())
-        finished = partial(finished_task, self, train, task_weight, rehearsal, penalty)
-        end_task(self, memory, finished, X=data.X, y=data.y)
+        self.ewc_lambda_ = self.lambda_in_force_  # which a callback may have changed
+        return Trained(train, rehearsal, penalty)
 
     def _memory_settings(self) -> dict[str, Any]:
-        mode = MODE_OF[self.curvature] if self.mode == "auto" else self.mode
-        return {"store_tasks": self.store_tasks, "mode": mode, "gamma": self.gamma}
+        names = ("store_tasks", "gamma", "weigh_by")
+        mode = MODE_OF[self.curvature] if self.mode == AUTO else self.mode
+        return {"mode": mode, **{name: getattr(self, name) for name in names}}
 
     @property
     def n_tasks_(self) -> int:
         """Number of tasks learned since the last ``fit``."""
         return self.memory_.n_tasks
+
+    @property
+    def lambda_in_force_(self) -> float:
+        """The λ that steps are taken under now: as set, or as chosen for the task."""
+        return self.ewc_lambda_ if self.ewc_lambda == AUTO else float(self.ewc_lambda)
 
     @property
     def n_outputs_(self) -> int:

@@ -22,7 +22,7 @@ from ..arguments import (
     shown,
 )
 from ..curvature import FISHERS, KINDS, Diagonal
-from ..memory import MODES, PENALTY_STEPS
+from ..memory import MODES, PENALTY_STEPS, WEIGH_BY
 from .epochs import AUTO
 
 # what "auto" stands for, by kind of curvature
@@ -175,8 +175,10 @@ def _check_normalize_y(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be True, False or 'auto', got {shown(value)}")
 
 
-def _check_damping(name: str, value: Any) -> None:
-    if not (isinstance(value, str) and value == AUTO):
+def _check_not_negative_or_auto(name: str, value: Any) -> None:
+    if isinstance(value, str) and value != AUTO:
+        raise ValueError(f"{name} must be 'auto' or a finite number >= 0, got {shown(value)}")
+    if not isinstance(value, str):
         check_not_negative(name, value)
 
 
@@ -198,10 +200,11 @@ _OF_CALLBACKS = ("initialize", "set_params", "on_train_begin", "on_epoch_end")
 CHECKS: dict[str, Callable[[str, Any], None]] = {
     "module": _check_component,
     "hidden_layer_sizes": _check_widths,
-    "ewc_lambda": check_not_negative,
+    "ewc_lambda": _check_not_negative_or_auto,
+    "weigh_by": partial(check_choice, known=WEIGH_BY),
     "curvature": partial(check_choice, known=KINDS),
     "fisher": partial(check_choice, known=("auto", *FISHERS)),
-    "damping": _check_damping,
+    "damping": _check_not_negative_or_auto,
     "store_tasks": check_switch,
     "remember_buffers": check_switch,
     "normalize_y": _check_normalize_y,

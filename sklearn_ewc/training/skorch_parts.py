@@ -52,6 +52,7 @@ from .epochs import n_epochs
 from .interrupts import StoppedEarly
 
 _LEFT = "time left"
+_OF_TASK = {"task", "ewc_lambda"}  # the same in all its rows
 _VARIANTS = {"fused", "foreach", "capturable", "differentiable"}
 
 
@@ -139,7 +140,7 @@ class TaskPrintLog(PrintLog):
         per_epoch = (time.monotonic() - self.since_) / self.n_done_
         left = timedelta(seconds=round(per_epoch * (self.n_epochs_ - self.n_done_)))
         told = {"epoch": f"{self.n_done_}/{self.n_epochs_}", _LEFT: str(left)}
-        return super().table({**{k: v for k, v in row.items() if k != "task"}, **told})
+        return super().table({**{k: v for k, v in row.items() if k not in _OF_TASK}, **told})
 
     def _sorted_keys(self, keys: Any) -> list[str]:
         return sorted(super()._sorted_keys(keys), key=lambda key: key == _LEFT)

@@ -72,7 +72,7 @@ def penalised(net: Any, penalty: Penalty) -> Iterator[Callable[..., Any]]:
         return
 
     def before(optimizer: Optimizer, *_: Any) -> None:
-        penalty.ewc_lambda = net.ewc_lambda
+        penalty.ewc_lambda = net.lambda_in_force_
         if penalty.ewc_lambda > 0:
             if not _is_pulled(net, penalty):
                 penalty.add_gradient()
@@ -114,8 +114,9 @@ def train_step(
     gradients_are_heard = is_heard(net, "on_grad_computed")
     needs_closure = _needs_closure(net.optimizer_)
     pulled = added = None
-    if penalty is not None and net.ewc_lambda > 0:
-        penalty.ewc_lambda = net.ewc_lambda
+    ewc_lambda = 0.0 if penalty is None else net.lambda_in_force_
+    if penalty is not None and ewc_lambda > 0:
+        penalty.ewc_lambda = ewc_lambda
         if not gradients_are_heard and _is_pulled(net, penalty):
             pulled = penalty
         else:

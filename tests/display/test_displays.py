@@ -342,6 +342,12 @@ def test_of_several_candidates_with_one_lambda_the_best_is_drawn():
     assert line.get_ydata().tolist() == [0.0, 2.0]
 
 
+def test_a_lambda_that_is_chosen_for_each_task_has_no_place_among_the_numbers():
+    grid = {"ewc_lambda": ["auto", 3.0, 1.0]}
+    (line,) = LambdaDisplay.from_search(searched(grid, scoring="r2")).lines_
+    assert line.get_xdata().tolist() == [1.0, 3.0]
+
+
 @pytest.mark.filterwarnings("ignore:Scoring failed", "ignore:One or more of the test")
 def test_a_fit_that_failed_leaves_a_gap():
     grid = {"ewc_lambda": [1.0, 7.0, 3.0], "damping": [0.0, 0.7]}

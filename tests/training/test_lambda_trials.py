@@ -22,7 +22,8 @@ from skorch.callbacks import (
 )
 from skorch.dataset import ValidSplit
 
-from sklearn_ewc import EWCRegressor, estimate_lambda
+from sklearn_ewc import EWCRegressor, Memory, estimate_lambda
+from sklearn_ewc.training import estimate
 from sklearn_ewc.training.arrival import checked_task
 from sklearn_ewc.training.lambda_trials import trials
 
@@ -202,16 +203,19 @@ def test_the_error_is_a_mean_over_samples(reduction, tasks):
     assert found == pytest.approx(learned(net, tasks[1])[0])
 
 
-def test_an_estimate_does_not_make_the_fisher_of_a_trial(tasks, monkeypatch):
+def test_a_trial_takes_no_curvature_and_consolidates_nothing(tasks, monkeypatch):
     net = quick(max_epochs=1).partial_fit(*tasks[0])
-    kinds = []
-    learn = EWCRegressor._learn_task
 
-    def noted(self, *args):
-        kinds.append(self.fisher)
-        return learn(self, *args)
+    def refuses(*args, **kwargs):
+        raise AssertionError("a trial only trains")
 
-    monkeypatch.setattr(EWCRegressor, "_learn_task", noted)
-    estimate_lambda(net, *tasks[1], lambdas=[1.0])
-    assert kinds == ["batch"]
-    assert net.fisher == "auto"
+    monkeypatch.setattr(estimate, "curvature_and_loss", refuses)
+    monkeypatch.setattr(Memory, "consolidate", refuses)
+    assert estimate_lambda(net, *tasks[1], lambdas=[1.0]).best == 1.0
+
+
+def test_a_training_that_diverged_in_finite_numbers_costs_infinitely_much(tasks):
+    options = {"optimizer": torch.optim.SGD, "penalty_step": "gradient", "max_epochs": 20}
+    net = quick(lr=0.05, **options).partial_fit(*tasks[0])
+    assert tried(net, tasks[1], ewc_lambda=30.0) == (np.inf, np.inf)
+    assert np.isfinite(tried(net, tasks[1], ewc_lambda=1.0)).all()

@@ -19,6 +19,7 @@ accelerate = pytest.importorskip("accelerate")
 N_SAMPLES, BATCH_SIZE = 27, 13
 SETTINGS = {
     "unweighted": {"batch_size": BATCH_SIZE},
+    "auto": {"batch_size": BATCH_SIZE, "ewc_lambda": "auto"},
     "one batch, SGD": {"batch_size": -1, "optimizer": torch.optim.SGD, "lr": 0.05},
     "many batches": {"batch_size": BATCH_SIZE},
     "empirical": {"batch_size": BATCH_SIZE, "fisher": "empirical"},
@@ -42,7 +43,9 @@ def learned(make):
     """Return what every setting leads to: parameters, history and memory."""
     found = {}
     for name, settings in SETTINGS.items():
-        net = make(hidden_layer_sizes=(4,), max_epochs=3, random_state=0, ewc_lambda=3, **settings)
+        net = make(
+            hidden_layer_sizes=(4,), max_epochs=3, random_state=0, **{"ewc_lambda": 3, **settings}
+        )
         for X, y, weight in weighted_tasks():
             net.partial_fit(X, y, sample_weight=None if name == "unweighted" else weight)
         found[name] = {
@@ -51,7 +54,7 @@ def learned(make):
             "fisher": [f.numpy() for t in net.memory_.tasks for f in t.fisher.values()],
             "names": [list(t.fisher) for t in net.memory_.tasks],
             "n_samples": [t.n_samples for t in net.memory_.tasks],
-            "losses": np.array(net.history[:, ("train_loss", "penalty")]),
+            "losses": np.array(net.history[:, ("train_loss", "penalty", "ewc_lambda")]),
             "predicted": net.predict(X),
         }
     return found

@@ -19,14 +19,20 @@ from .divergence import check_objective, diverged
 from .rehearsal import Rehearsal
 from .seeding import task_generator
 from .steps import inputs, targets
+from .teaching import Teaching
 
 _SILENT_SECONDS = 3.0
 
 
 def finished_task(
-    net: Any, dataset: Any, task_weight: float, rehearsal: Rehearsal, penalty: Penalty
+    net: Any,
+    dataset: Any,
+    task_weight: float,
+    rehearsal: Rehearsal,
+    penalty: Penalty,
+    teaching: Teaching | None = None,
 ) -> Task:
-    """Return the task that a net has just been trained on, under a penalty.
+    """Return the task that a net has just been trained on, under a penalty and a replay.
 
     Raises
     ------
@@ -49,7 +55,8 @@ def finished_task(
         signs=batches.signs,
         reduce=None if net.processes_.accelerator is None else net.processes_.summed,
     )
-    check_objective(net, loss, penalty, rehearsal.state, _batches(net, iterator))
+    replayed = {} if teaching is None else {"replayed": teaching.amounts()}
+    check_objective(net, loss, penalty, rehearsal.state, _batches(net, iterator), **replayed)
     if rehearsal.fisher in ("exact", "sampled") and curvature.trace() == 0:
         raise ValueError(
             f"the {rehearsal.fisher} Fisher of this task is zero: {net.criterion_name_} has no "

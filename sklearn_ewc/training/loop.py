@@ -19,10 +19,18 @@ from .interrupts import stoppable
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
 from .steps import penalised, targets
+from .teaching import Teaching
 from .units import has_several_units, loss_by_units, unit_of_loss
 
 
-def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: bool) -> None:
+def train(
+    net: Any,
+    dataset: Any,
+    validation: Any,
+    penalty: Penalty,
+    is_random: bool,
+    teaching: Teaching | None = None,
+) -> None:
     """Train a net for its number of epochs, or until a callback stops it.
 
     Parameters
@@ -34,6 +42,8 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
         Bound to the parameters of the net's module.
     is_random : bool
         Whether the module draws random numbers, and so needs a seed for each step.
+    teaching : Teaching, default=None
+        What is replayed of old tasks.
     """
     generator = task_generator(net.seed_, net.n_tasks_ + 1)
     vars(net)["_generator"] = generator  # skorch's signature of get_iterator has no place for it
@@ -47,7 +57,7 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
     }
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
-    with stoppable(), penalised(net, penalty) as step:
+    with stoppable(), penalised(net, penalty, teaching) as step:
         of = n_epochs(net, batches)
         for epoch in range(of):
             let_rate_fall(net, epoch, of)
@@ -56,6 +66,8 @@ def train(net: Any, dataset: Any, validation: Any, penalty: Penalty, is_random: 
             net.run_single_epoch(batches, True, "train", step, penalty=penalty, **of_training)
             net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
             net.history.record("penalty", _amount(net, penalty))
+            if teaching is not None:
+                net.history.record("replay_loss", teaching.epoch_loss())
             net.notify("on_epoch_end", **datasets)
 
 

@@ -35,6 +35,7 @@ from .building import (
     outlined_module,
     put_into_effect,
 )
+from .densities import density_of
 from .ending import end_task
 from .epochs import AUTO
 from .estimate import finished_task
@@ -52,6 +53,7 @@ from .skorch_parts import (
     notify,
     with_fused_adam,
 )
+from .teaching import teaching_of
 from .units import with_scale
 
 
@@ -100,6 +102,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         *,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         ewc_lambda: float = 3.0,
+        replay: Any = None,
         fisher: Fisher | Literal["auto"] = "auto",
         damping: float = 0.01,
         store_tasks: bool = True,
@@ -152,6 +155,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         )
         self.hidden_layer_sizes = hidden_layer_sizes
         self.ewc_lambda = ewc_lambda
+        self.replay = replay
         self.fisher = fisher
         self.damping = damping
         self.store_tasks = store_tasks
@@ -243,7 +247,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             As in :meth:`fit`.
         task_weight : float, default=1.0
             w, how much this task will count beside the others once it is learned;
-            λ_k = `ewc_lambda` · w_k. 0 forgets it.
+            λ_k = `ewc_lambda` · w_k, and so in a replay. 0 forgets it.
 
         Returns
         -------
@@ -289,17 +293,19 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self.__dict__.pop("_is_searched", None)
         train, valid = split_task(self, data)
         rehearsal = rehearse(self, train, valid)
+        inputs = density_of(self, train)
+        teaching = teaching_of(self, train, rehearsal)
         self.initialize_optimizer()
         check_sparse_layers(self)
         begin_task(self, data)
         bound = dict(self.bare_module_.named_parameters())
         penalty = self.memory_.bound(bound, self.ewc_lambda)
         with self.processes_.training(self), at_rest(self, rehearsal.at_rest):
-            loop.train(self, train, valid, penalty, rehearsal.is_random)
+            loop.train(self, train, valid, penalty, rehearsal.is_random, teaching)
         check_still_bound(self.bare_module_, bound)
         memory = replace(self.memory_, **self._memory_settings())
-        finished = partial(finished_task, self, train, task_weight, rehearsal, penalty)
-        end_task(self, memory, finished, X=data.X, y=data.y)
+        finished = partial(finished_task, self, train, task_weight, rehearsal, penalty, teaching)
+        end_task(self, memory, finished, inputs, X=data.X, y=data.y)
 
     def _memory_settings(self) -> dict[str, Any]:
         return {"store_tasks": self.store_tasks, "mode": self.mode, "gamma": self.gamma}

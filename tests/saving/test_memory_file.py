@@ -105,6 +105,6 @@ def test_tensors_exchanged_behind_valid_names_do_not_pass_the_checksum(pair):
 def test_another_version_is_named(pair, use_safetensors):
     needs(use_safetensors)
     tensors, numbers = _unpacked(pair[0].memory_)
-    data = packed(tensors, json.dumps(numbers), use_safetensors, version="3")
-    with pytest.raises(ValueError, match="version 3 of the format, this library reads 2"):
+    data = packed(tensors, json.dumps(numbers), use_safetensors, version="2")
+    with pytest.raises(ValueError, match="version 2 of the format, this library reads 3"):
         load(pair[0], use_safetensors, f_memory=data)

@@ -25,6 +25,7 @@ SETTINGS = {
     "batch": {"batch_size": BATCH_SIZE, "fisher": "batch", "penalty_step": "gradient"},
     "sampled": {"batch_size": BATCH_SIZE, "fisher": "sampled"},
     "LBFGS": {"batch_size": -1, "optimizer": torch.optim.LBFGS, "optimizer__max_iter": 3},
+    "replay": {"batch_size": BATCH_SIZE, "replay": "auto"},
     "sum": {"batch_size": -1, "criterion": torch.nn.MSELoss, "criterion__reduction": "sum"},
 }
 

@@ -65,6 +65,30 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         callbacks those run that shape training, as in `estimate_lambda`. A task of
         fewer than 8 samples, of which none are held out, gets λ = 3. What was chosen
         is in `ewc_lambda_`.
+    replay : None, "auto" or estimator with fit and sample, default=None
+        Generative replay [3]_: with every batch of a new task as many inputs like those
+        of the old tasks are learned too, with the net as it was when the task began
+        for a teacher [4]_. To L_K it adds Σ_{k<K} w_k E_{x~p_k} ℓ(f(x), f_{K−1}(x)),
+        which for the squared error is the old tasks' own loss but for a constant,
+        beside the penalty; with ``ewc_lambda=0`` alone. For criteria of a distribution
+        the target is the teacher's distribution (CrossEntropyLoss, BCEWithLogitsLoss,
+        PoissonNLLLoss, …). p_k is a density that is fitted to the task's inputs as it
+        is learned, and kept in ``memory_.inputs``, whatever `store_tasks`: no row is.
+        "auto": a mixture of 1, 2, 3, 5 or 8 normal distributions with full
+        covariances, by BIC, for up to 256 numbers per sample, which takes 8 d² bytes
+        per component. An estimator, such as
+        :class:`~sklearn.mixture.GaussianMixture`,
+        :class:`~sklearn.neighbors.KernelDensity` or one's own, is copied and fitted to
+        a table of the inputs, as the module gets them, a row per sample. Columns of few
+        values (one-hot, integers, constants) are drawn as combinations of values that
+        there were. Tasks learned with None are not replayed later, and with None
+        nothing is replayed, but what is known stays. None is the default because a
+        density is a statistic of the inputs: means and covariances of small components,
+        and rare values of discrete columns, all of which are kept as they are, can tell
+        of single persons, and KernelDensity keeps the rows themselves. Loaded from
+        `f_memory` it runs no code: what is no mixture (all of scikit-learn's are) can be
+        pickled only. For several processes it is the same in each. With dropout, the
+        replayed rows have masks of their own.
     weigh_by : {"task", "sample"}, default="task"
         How an old task counts beside the new one at λ = 1. "task": as much, whatever
         their sizes, by its mean loss. "sample": by the ratio of their numbers of
@@ -116,14 +140,14 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         minimum.
     remember_buffers : bool, default=True
         Whether buffers that training moves, such as the running statistics of
-        BatchNorm, stay as they are from the second task on, where λ > 0. Old tasks
-        rely on them as on the parameters, and no penalty holds them: the layers that
-        own them (found by a trial pass, whatever their class) are trained as in
-        evaluation; their children, and dropout, are not. Over two tasks under a λ of
-        10¹², which moves no parameter, R² on the old task stays 0.91 so, and falls to
-        −0.09 if the statistics follow the new one; at λ = 3 it ends at 0.30 and at
-        −0.72 (``examples/benchmarks/batch_norm.py``). False lets them follow, which
-        serves the new task better. Decided as a task begins.
+        BatchNorm, stay as they are from the second task on, where λ > 0 or inputs are
+        replayed. Old tasks rely on them as on the parameters, and no penalty holds
+        them: the layers that own them (found by a trial pass, whatever their class) are
+        trained as in evaluation; their children, and dropout, are not. Over two tasks
+        under a λ of 10¹², which moves no parameter, R² on the old task stays 0.91 so,
+        and falls to −0.09 if the statistics follow the new one; at λ = 3 it ends at
+        0.30 and at −0.72 (``examples/benchmarks/batch_norm.py``). False lets them
+        follow, which serves the new task better. Decided as a task begins.
     criterion : class or instance of torch.nn.Module, default=torch.nn.MSELoss
         The loss, a mean or a sum over samples; also a function of output and target.
     normalize_y : bool or "auto", default="auto"
@@ -200,7 +224,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
     ----------
     memory_ : Memory
         What is kept of the tasks learned: ``memory_.tasks[k].anchor``,
-        ``.curvature``, ``.weight``, ``.n_samples``, ``.loss``.
+        ``.curvature``, ``.weight``, ``.n_samples``, ``.loss``; and of their inputs,
+        with `replay`: ``memory_.inputs[k].density.draw(n, generator)``.
     n_tasks_ : int
         Number of tasks learned.
     ewc_lambda_ : float
@@ -213,8 +238,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         A row per epoch, over all tasks (the last one if ``store_tasks=False``):
         ``task`` (from 1), ``train_loss`` and ``valid_loss`` (the criterion, mean
         over batches), ``penalty`` (λ times the memory's, at the end of the epoch),
-        ``ewc_lambda`` (that λ) and what callbacks add. The sum of criterion and penalty is what is
-        minimised.
+        ``replay_loss`` where inputs are replayed (the mean over batches of what they
+        add), ``ewc_lambda`` (the λ of `penalty`) and what callbacks add. The sum of
+        criterion, penalty and replayed loss is what is minimised.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -258,6 +284,9 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
        overcoming catastrophic forgetting", NeurIPS (2018), section 3; in the basis of
        George et al., "Fast approximate natural gradient descent in a
        Kronecker-factored eigenbasis", NeurIPS (2018), section 3.
+    .. [3] Shin et al., "Continual learning with deep generative replay", NeurIPS
+       (2017).
+    .. [4] Li & Hoiem, "Learning without forgetting", ECCV (2016).
 
     Examples
     --------

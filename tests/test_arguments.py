@@ -135,6 +135,7 @@ SETTINGS = [
         left_out=("large",),  # more memory than there is
     ),
     setting("ewc_lambda", {"numbers": NUMBERS}),
+    setting("replay", DEFAULT),
     setting("weigh_by", {}),
     setting("curvature", {}),
     setting("fisher", {}),
@@ -318,7 +319,9 @@ OTHERS = [
     keyword("Memory", "n_samples", Memory, {"unknown": ("None",), "counts": COUNTS}),
     keyword("Memory", "loss", Memory, {"unknown": ("None",), **LOSS}),
     keyword("Memory", "quadratic", Memory),
+    keyword("Memory", "inputs", Memory),
     keyword("consolidate", "task", Memory().consolidate),
+    keyword("consolidate", "inputs", lambda **v: Memory().consolidate(task(), **v), DEFAULT),
     keyword("penalty", "params", lambda **v: memory().penalty(**v)),
     keyword("bound", "params", lambda **v: memory().bound(**v)),
     keyword("bound", "ewc_lambda", lambda **v: memory().bound({"a": ONES}, **v), NUMBER),

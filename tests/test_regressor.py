@@ -61,6 +61,7 @@ BRIEF = {"max_epochs": 50, "lr": 0.01}
         EWCRegressor(fisher="batch", **BRIEF),
         EWCRegressor(store_tasks=False, **BRIEF),
         EWCRegressor(curvature="kronecker", **BRIEF),
+        EWCRegressor(replay="auto", **BRIEF),
         EWCRegressor(hidden_layer_sizes=(20, 10), **BRIEF),
         Float32Regressor(**BRIEF),
     ],

@@ -19,6 +19,7 @@ from ..arguments import (
     shown,
 )
 from ..tensors import cached_property
+from .density import Density, OldInputs
 from .penalty import Penalty
 from .quadratic import Quadratic
 from .task import Task
@@ -46,8 +47,8 @@ class Memory:
         "online" keeps one: a running sum of the tasks' curvatures, around the
         anchor of the last task alone [2]_.
     gamma : float, default=1.0
-        γ, by how much the running sum shrinks with every task; less than 1 lets
-        old tasks fade. For ``mode="online"``.
+        γ, by how much the running sum, and what replayed inputs count, shrinks with
+        every task; less than 1 lets old tasks fade. For ``mode="online"``.
     weigh_by : {"task", "sample"}, default="task"
         How tasks count. "task": each by its mean loss, whatever its size. "sample":
         by its loss summed over its samples, as in the loss over all rows together;
@@ -65,6 +66,10 @@ class Memory:
     loss : float or None
         The mean over all those samples of the criterion at the end of their task,
         which is what is left of the noise in the tasks; None if one did not tell.
+    inputs : tuple of OldInputs
+        Densities of the inputs of those tasks that were consolidated with one, each
+        with what its task counts; kept with ``store_tasks=False`` too. The penalty
+        does not depend on them.
 
     Notes
     -----
@@ -110,6 +115,7 @@ class Memory:
     n_samples: int | None = 0
     loss: float | None = 0.0
     quadratic: Quadratic = field(default_factory=Quadratic.zero, repr=False)
+    inputs: tuple[OldInputs, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_switch("store_tasks", self.store_tasks)
@@ -127,8 +133,12 @@ class Memory:
             raise TypeError(f"tasks must be a tuple of Task, got {shown(self.tasks)}")
         if not isinstance(self.quadratic, Quadratic):
             raise TypeError(f"quadratic must be a Quadratic, got {shown(self.quadratic)}")
+        if not (
+            isinstance(self.inputs, tuple) and all(isinstance(k, OldInputs) for k in self.inputs)
+        ):
+            raise TypeError(f"inputs must be a tuple of OldInputs, got {shown(self.inputs)}")
 
-    def consolidate(self, task: Task) -> Memory:
+    def consolidate(self, task: Task, inputs: Density | None = None) -> Memory:
         """Return a memory that holds `task` too. This one is unchanged.
 
         Parameters
@@ -136,6 +146,9 @@ class Memory:
         task : Task
             Parameters that earlier tasks did not store (thawed since) are
             taken up; those that it lacks (frozen since) stay as they are.
+        inputs : Density, default=None
+            Of the task's inputs, to be drawn from while later tasks are trained, as
+            often as `task.weight` says; of a task of weight 0 nothing is kept.
 
         Returns
         -------
@@ -150,6 +163,8 @@ class Memory:
         """
         if not isinstance(task, Task):
             raise TypeError(f"task must be a Task, got {type(task).__name__}")
+        if not (inputs is None or isinstance(inputs, Density)):
+            raise TypeError(f"inputs must be None or a Density, got {shown(inputs)}")
         self._check_fits(task)
         earlier = self.quadratic
         if self.mode == "online":
@@ -168,6 +183,7 @@ class Memory:
             n_samples=n_samples,
             loss=loss,
             quadratic=quadratic,
+            inputs=self._inputs_with(inputs, self.weight_of(task)),
         )
 
     def weight_of(self, task: Task) -> float:
@@ -186,6 +202,12 @@ class Memory:
         if task.n_samples is None:
             raise ValueError("the task needs n_samples, where weigh_by='sample'")
         return task.n_samples
+
+    def _inputs_with(self, density: Density | None, weight: float) -> tuple[OldInputs, ...]:
+        fading = self.gamma if self.mode == "online" else 1.0
+        earlier = [one.scaled(fading) for one in self.inputs]
+        added = [] if density is None else [OldInputs(density, weight)]
+        return tuple(one for one in (*earlier, *added) if one.weight > 0)
 
     def _check_fits(self, task: Task) -> None:
         known = self.quadratic.centre
@@ -258,7 +280,8 @@ class Memory:
     def to(self, device: str | torch.device) -> Memory:
         """Return the same memory with its tensors on another device."""
         tasks = tuple(task.to(device) for task in self.tasks)
-        return replace(self, tasks=tasks, quadratic=self.quadratic.to(device))
+        inputs = tuple(one.to(device) for one in self.inputs)
+        return replace(self, tasks=tasks, quadratic=self.quadratic.to(device), inputs=inputs)
 
     def bound(
         self,
@@ -297,6 +320,11 @@ class Memory:
         working = self._beside(n_samples)
         working.check_names(params)
         return Penalty(working, params, ewc_lambda)
+
+    def weights_of_inputs(self, n_samples: int) -> list[float]:
+        """Return how much those of each task count beside a new one of so many samples."""
+        unit = 1 if self.weigh_by == "task" else n_samples
+        return [one.weight / unit for one in self.inputs]
 
     def _beside(self, n_samples: int | None) -> Quadratic:
         """Return the quadratic to train under, in the units of the mean over so many samples."""

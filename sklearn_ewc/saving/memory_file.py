@@ -18,6 +18,7 @@ from ..memory.quadratic import Quadratic
 from ..tensors import Tensors
 from .checks import check_distinct, check_plain
 from .facts import Facts
+from .inputs_file import inputs_from_numbers, inputs_numbers, inputs_tensors
 from .safetensors_file import safetensors_load
 from .torch_file import torch_load
 
@@ -58,6 +59,7 @@ def memory_to_bytes(memory: Memory, facts: Facts, use_safetensors: bool = False)
             }
             for task in memory.tasks
         ],
+        "inputs": inputs_numbers(memory),
     }
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -81,6 +83,7 @@ def memory_tensors(memory: Memory) -> Iterator[tuple[str, Tensor]]:
     for part, tensors in groups:
         for name, value in tensors.items():
             yield f"{part}.{name}", value
+    yield from inputs_tensors(memory)
 
 
 def packed(
@@ -147,6 +150,7 @@ def _memory(
     names: list[str],
     parts: list[str],
     tasks: list[dict[str, Any]],
+    inputs: list[dict[str, Any]],
 ) -> tuple[Memory, Facts]:
     def part(prefix: str, names: Iterable[str]) -> Tensors:
         missing = [f"{prefix}.{name}" for name in names if f"{prefix}.{name}" not in tensors]
@@ -163,14 +167,18 @@ def _memory(
     for k, task in enumerate(tasks):
         anchor = part(f"tasks.{k}.anchor", task.pop("names"))
         learned.append(Task(anchor, curvature(f"tasks.{k}.curvature", task.pop("parts")), **task))
+    old_inputs = inputs_from_numbers(inputs, part)
     if tensors:
         raise ValueError(f"it has the unexpected tensors {sorted(tensors)}")
     if not (math.isfinite(constant) and constant >= 0):
         raise ValueError(f"constant is {constant!r}")
     if type(settings["n_tasks"]) is not int or len(learned) > settings["n_tasks"]:
         raise ValueError(f"it has {len(learned)} tasks, of {settings['n_tasks']!r} learned")
+    if len(old_inputs) > settings["n_tasks"]:
+        raise ValueError(f"it has inputs of {len(old_inputs)} tasks, of {settings['n_tasks']}")
     quadratic = Quadratic(centre, remainder, stiffness, constant)
-    return Memory(**settings, tasks=tuple(learned), quadratic=quadratic), Facts.from_json(facts)
+    memory = Memory(**settings, tasks=tuple(learned), quadratic=quadratic, inputs=old_inputs)
+    return memory, Facts.from_json(facts)
 
 
 def _checksum(tensors: Tensors, numbers: str) -> str:

@@ -22,8 +22,12 @@ from .seeding import seeded
 
 def are_remembered(net: Any) -> bool:
     """Tell whether the task that a net is about to learn must leave the buffers as they are."""
-    is_held = net.remember_buffers and net.n_tasks_ > 0 and net.ewc_lambda != 0
-    return bool(is_held and net.memory_.quadratic.curvature.trace() > 0)  # not with all weights 0
+    if not (net.remember_buffers and net.n_tasks_ > 0):
+        return False
+    if net.replay is not None and net.memory_.inputs:
+        return True
+    # not with all weights 0
+    return bool(net.ewc_lambda != 0 and net.memory_.quadratic.curvature.trace() > 0)
 
 
 def moving_parts(module: nn.Module, X: Any, device: Any) -> tuple[nn.Module, ...]:

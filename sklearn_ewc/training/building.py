@@ -6,12 +6,15 @@ import inspect
 from typing import Any
 
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from ..arguments import naming, shown
 from ..data.checks import TORCH_DTYPES
 from .seeding import seeded, task_seed
 from .settings import check_device
+
+_OF_REPLAY = "replay__"
 
 
 def built_module(net: Any) -> nn.Module:
@@ -84,6 +87,7 @@ def check_module_settings(net: Any) -> None:
 
 def put_into_effect(net: Any, params: dict[str, Any]) -> None:
     """Set parameters that are known to exist, and let a net that is built follow them."""
+    params = _with_nested(net, params)
     net._params_to_validate = net._params_to_validate | {name for name in params if "__" in name}
     if net.initialized_:
         if params.get("device") is not None:
@@ -99,6 +103,23 @@ def put_into_effect(net: Any, params: dict[str, Any]) -> None:
             net._initialize_criterion()
         if "device" in params:
             move(net, net.device)
+
+
+def _with_nested(net: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters of which those of `replay` are set in a copy of it.
+
+    It is an estimator, and not a component that a net builds; the user's stays as it is.
+    """
+    nested = {name: value for name, value in params.items() if name.startswith(_OF_REPLAY)}
+    if not nested:
+        return params
+    replay = params.get("replay", net.replay)
+    if not hasattr(replay, "set_params"):
+        raise ValueError(f"{', '.join(nested)}: replay={shown(replay)} has no parameters")
+    changed = clone(replay)
+    changed.set_params(**{name[len(_OF_REPLAY) :]: value for name, value in nested.items()})
+    others = {name: value for name, value in params.items() if name not in nested}
+    return {**others, "replay": changed}
 
 
 def _initialize_callbacks(net: Any) -> None:

@@ -34,12 +34,13 @@ def check_objective(
     penalty: Penalty,
     start: Tensors,
     batches: Iterable[tuple[Any, ...]],
+    replayed: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
-    """Raise FloatingPointError if what was minimised, L + λ P, has grown out of bounds.
+    """Raise FloatingPointError if what was minimised, L + λ P + R, has grown out of bounds.
 
     It has, if it is more than ten times as large as it was at the start, as it is of a
     module that knows nothing, and as 1. Such a module has outputs that are all zero, as
-    far as L goes, and parameters that are all zero, as far as P does: a large λ makes
+    far as L and R go, and parameters that are all zero, as far as P does: a large λ makes
     much of the least jitter, but no jitter goes that far. 1 is what the outputs of a new
     module are about, whatever the unit of y.
 
@@ -58,20 +59,24 @@ def check_objective(
         The module's parameters and buffers at the start.
     batches : iterable of (X, y) or (X, y, sample_weight)
         The task; looked at only where the end leaves room for doubt.
+    replayed : tuple of three floats
+        R, the replayed loss, at the end, at the start, and of outputs that are all zero.
     """
     if not math.isfinite(loss):
         raise diverged(net, loss)
     smallest, largest = penalty.lambda_range
     amount = _times(smallest, penalty.quadratic, penalty.params)
-    end = loss + amount
+    end = loss + amount + replayed[0]
+    if not math.isfinite(end):
+        raise diverged(net, loss + replayed[0], amount)
     if end <= _FACTOR:  # times 1
         return
     at_start, at_zero = _losses(net, start, batches)
     zero = {name: torch.zeros_like(p) for name, p in penalty.params.items()}
-    at_start += _times(largest, penalty.quadratic, start)
-    at_zero += _times(largest, penalty.quadratic, zero)
+    at_start += _times(largest, penalty.quadratic, start) + replayed[1]
+    at_zero += _times(largest, penalty.quadratic, zero) + replayed[2]
     if end > _FACTOR * max(abs(at_start), abs(at_zero)):
-        raise diverged(net, loss, amount)
+        raise diverged(net, loss + replayed[0], amount)
 
 
 def _times(ewc_lambda: float, quadratic: Quadratic, params: Tensors) -> float:

@@ -10,6 +10,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring
 
 from ..memory import Memory, Task
+from ..memory.density import Density
 from ..tensors import Tensors, copied
 from .interrupts import stoppable
 from .skorch_parts import function_of
@@ -19,7 +20,13 @@ _WRITE_NOTHING = {
 }
 
 
-def end_task(net: Any, memory: Memory, finished: Callable[[], Task], **data: Any) -> None:
+def end_task(
+    net: Any,
+    memory: Memory,
+    finished: Callable[[], Task],
+    inputs: Density | None = None,
+    **data: Any,
+) -> None:
     """Consolidate a trained task, and call the hooks ``on_train_end``.
 
     Whoever writes a file in it finds the task in the memory, and whoever exchanges
@@ -33,6 +40,8 @@ def end_task(net: Any, memory: Memory, finished: Callable[[], Task], **data: Any
         Of the tasks before.
     finished : callable
         Returns the task as it ends with the net's present parameters.
+    inputs : Density, default=None
+        Of the task's inputs.
     **data
         What the hooks are passed.
     """
@@ -42,7 +51,7 @@ def end_task(net: Any, memory: Memory, finished: Callable[[], Task], **data: Any
         nonlocal consolidated
         if consolidated is None or not _holds(net, *consolidated):
             net.memory_ = memory
-            net.memory_ = memory.consolidate(finished())
+            net.memory_ = memory.consolidate(finished(), inputs)
             consolidated = net.memory_, copied(_state(net))
 
     def before_each(listener: Any) -> None:

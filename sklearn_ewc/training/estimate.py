@@ -21,6 +21,7 @@ from .rehearsal import Rehearsal
 from .seeding import task_generator
 from .settings import damping_of
 from .steps import inputs, targets
+from .teaching import Teaching
 
 _SILENT_SECONDS = 3.0
 
@@ -32,6 +33,7 @@ class Trained:
     dataset: Any
     rehearsal: Rehearsal
     penalty: Penalty
+    teaching: Teaching | None = None
 
 
 def finished_task(net: Any, trained: Trained, task_weight: float) -> Task:
@@ -78,7 +80,8 @@ def finished_task(net: Any, trained: Trained, task_weight: float) -> Task:
 def check_ended(net: Any, trained: Trained, loss: float) -> None:
     """Raise FloatingPointError if training has diverged, `loss` being the criterion at its end."""
     batches = _batches(net, net.get_iterator(trained.dataset, training=False))
-    check_objective(net, loss, trained.penalty, trained.rehearsal.state, batches)
+    replayed = {} if trained.teaching is None else {"replayed": trained.teaching.amounts()}
+    check_objective(net, loss, trained.penalty, trained.rehearsal.state, batches, **replayed)
 
 
 def _batches(net: Any, batches: Iterable[Any]) -> Iterator[tuple[Any, ...]]:

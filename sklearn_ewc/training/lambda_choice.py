@@ -27,8 +27,9 @@ def lambda_for(net: Any, data: TaskData) -> float:
     small, and what each leads to is the error on the rest of the task plus what the
     old tasks lose by the memory's estimate. The largest λ is taken whose sum is at
     most a tenth above the least. Where there is nothing to weigh, before the second
-    task and with all weights zero, λ is 0; where there is nothing to judge by, a small
-    task, it is 3.
+    task and with all weights zero, λ is 0; and so it is where the inputs of all old
+    tasks are replayed, since they count already. Where there is nothing to judge by, a
+    small task, it is 3.
 
     Raises
     ------
@@ -37,7 +38,10 @@ def lambda_for(net: Any, data: TaskData) -> float:
     """
     if net.ewc_lambda != AUTO:
         return float(net.ewc_lambda)
-    if net.memory_.quadratic.curvature.trace() == 0:
+    memory = net.memory_
+    if memory.quadratic.curvature.trace() == 0:
+        return 0.0
+    if net.replay is not None and len(memory.inputs) == memory.n_tasks:
         return 0.0
     if data.sample_weight is not None:
         data = data.rows(np.flatnonzero(data.sample_weight))
@@ -65,7 +69,7 @@ def _largest_near_the_least(sums: np.ndarray) -> int:
 
 def _split(net: Any, data: TaskData) -> tuple[TaskData, TaskData]:
     """Return what to train on and what to hold out."""
-    seed = task_seed(net.seed_, net.n_tasks_ + 1, stream=3)
+    seed = task_seed(net.seed_, net.n_tasks_ + 1, stream=5)
     order = np.random.default_rng(seed).permutation(data.n_samples)
     held_out, rows = np.split(order, [round(HELD_OUT * data.n_samples)])
     return data.rows(rows), data.rows(held_out)

@@ -32,6 +32,7 @@ from ..curvature.criterion import total_loss
 from ..data.batches import WeightedDataset
 from ..data.checks import TaskData
 from ..tensors import leaves
+from .arrival import split_task
 from .estimate import check_ended
 from .history import TaskHistory
 from .interrupts import stoppable
@@ -120,7 +121,7 @@ def _cost(
     """Train a trial; return its error on held-out data and the memory's penalty."""
     vars(trial).update(ewc_lambda=ewc_lambda)
     try:
-        trained = trial._train_task(train, share)
+        trained = trial._train_task(train, *split_task(trial, train), share)
         with stoppable():
             trial.notify("on_train_end", X=train.X, y=train.y)
         check_ended(trial, trained, _criterion(trial, trained.dataset))

@@ -19,6 +19,7 @@ from .interrupts import stoppable
 from .seeding import draw_seed, task_generator
 from .skorch_parts import is_heard
 from .steps import penalised, targets
+from .teaching import Teaching
 from .units import has_several_units, loss_by_units, unit_of_loss
 
 
@@ -28,6 +29,7 @@ def train(
     validation: Any,
     penalty: Penalty,
     is_random: bool,
+    teaching: Teaching | None = None,
     share: float = 1.0,
 ) -> None:
     """Train a net for its number of epochs, or until a callback stops it.
@@ -41,6 +43,8 @@ def train(
         Bound to the parameters of the net's module.
     is_random : bool
         Whether the module draws random numbers, and so needs a seed for each step.
+    teaching : Teaching, default=None
+        What is replayed of old tasks.
     share : float, default=1.0
         The part of the epochs to train for, at least one of them.
     """
@@ -56,7 +60,7 @@ def train(
     }
     of_validation = {"weight_unit": None if validation is None else mean_weight(validation)}
     datasets = {"dataset_train": dataset, "dataset_valid": validation}
-    with stoppable(), penalised(net, penalty) as step:
+    with stoppable(), penalised(net, penalty, teaching) as step:
         of = n_epochs(net, batches, share)
         for epoch in range(of):
             let_rate_fall(net, epoch, of)
@@ -66,6 +70,8 @@ def train(
             net.run_single_epoch(held_out, False, "valid", net.validation_step, **of_validation)
             net.history.record("penalty", _amount(net, penalty))
             net.history.record("ewc_lambda", float(penalty.ewc_lambda))
+            if teaching is not None:
+                net.history.record("replay_loss", teaching.epoch_loss())
             net.notify("on_epoch_end", **datasets)
 
 

@@ -35,6 +35,7 @@ from .building import (
     outlined_module,
     put_into_effect,
 )
+from .densities import density_of
 from .ending import end_task
 from .epochs import AUTO
 from .estimate import Trained, finished_task
@@ -53,6 +54,7 @@ from .skorch_parts import (
     notify,
     with_fused_adam,
 )
+from .teaching import teaching_of
 from .units import with_scale
 
 
@@ -102,6 +104,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         *,
         hidden_layer_sizes: int | Sequence[int] = (100,),
         ewc_lambda: float | Literal["auto"] = 3.0,
+        replay: Any = None,
         weigh_by: WeighBy = "task",
         curvature: Kind = "diagonal",
         fisher: Fisher | Literal["auto"] = "auto",
@@ -156,6 +159,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         )
         self.hidden_layer_sizes = hidden_layer_sizes
         self.ewc_lambda = ewc_lambda
+        self.replay = replay
         self.weigh_by = weigh_by
         self.curvature = curvature
         self.fisher = fisher
@@ -249,7 +253,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
             As in :meth:`fit`.
         task_weight : float, default=1.0
             w, how much this task will count beside the others once it is learned;
-            λ_k = `ewc_lambda` · w_k. 0 forgets it.
+            λ_k = `ewc_lambda` · w_k, and so in a replay. 0 forgets it.
 
         Returns
         -------
@@ -293,27 +297,29 @@ class EWCNet(NeuralNet, DeclaresClasses):
         The data are checked already, and what fails is rolled back by the caller.
         """
         self.__dict__.pop("_is_searched", None)
-        trained = self._train_task(data)
+        train, valid = split_task(self, data)
+        inputs = density_of(self, train)
+        trained = self._train_task(data, train, valid)
         memory = replace(self.memory_, **self._memory_settings())
         finished = partial(finished_task, self, trained, task_weight)
-        end_task(self, memory, finished, X=data.X, y=data.y)
+        end_task(self, memory, finished, inputs, X=data.X, y=data.y)
 
-    def _train_task(self, data: TaskData, share: float = 1.0) -> Trained:
+    def _train_task(self, data: TaskData, train: Any, valid: Any, share: float = 1.0) -> Trained:
         """Train one task under the penalty of the earlier ones, for a share of its epochs."""
         check_weighing(self)
-        train, valid = split_task(self, data)
         rehearsal = rehearse(self, train, valid)
         self.ewc_lambda_ = lambda_for(self, data)
+        teaching = teaching_of(self, train, rehearsal)
         self.initialize_optimizer()
         check_sparse_layers(self)
         begin_task(self, data)
         bound = dict(self.bare_module_.named_parameters())
         penalty = self.memory_.bound(bound, self.lambda_in_force_, len(train))
         with self.processes_.training(self), at_rest(self, rehearsal.at_rest):
-            loop.train(self, train, valid, penalty, rehearsal.is_random, share)
+            loop.train(self, train, valid, penalty, rehearsal.is_random, teaching, share)
         check_still_bound(self.bare_module_, bound)
         self.ewc_lambda_ = self.lambda_in_force_  # which a callback may have changed
-        return Trained(train, rehearsal, penalty)
+        return Trained(train, rehearsal, penalty, teaching)
 
     def _memory_settings(self) -> dict[str, Any]:
         names = ("store_tasks", "gamma", "weigh_by")

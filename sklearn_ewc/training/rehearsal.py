@@ -23,6 +23,7 @@ from .seeding import draws_random_numbers, seeded, task_seed
 from .sizes import batch_sizes, counted, tried, with_rows
 from .skorch_parts import nothing_held_out
 from .steps import inputs, targets
+from .targeting import check_can_teach
 
 _OTHER_LAYER = "take a layer that does without the other samples, such as LayerNorm"
 # numbers per sample beyond which "exact", a pass for each, would cost what training does
@@ -73,6 +74,8 @@ def rehearse(net: Any, dataset: Any, validation: Any) -> Rehearsal:
     if not any(p.requires_grad for p in net.bare_module_.parameters()):
         raise ValueError("module has no parameter with requires_grad=True: nothing can be learned")
     _check_criterion(net, output, y)
+    if net.replay is not None:
+        check_can_teach(net, output, y)
     if validation is None:
         _check_monitors(net)
     else:

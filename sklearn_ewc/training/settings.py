@@ -187,6 +187,16 @@ def _check_epochs(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be 'auto' or an integer >= 0, got {shown(value)}")
 
 
+def _check_replay(name: str, value: Any) -> None:
+    if value is None or (isinstance(value, str) and value == AUTO):
+        return
+    makes_draws = all(callable(getattr(value, method, None)) for method in ("fit", "sample"))
+    if isinstance(value, type) or not makes_draws:
+        raise TypeError(
+            f"{name} must be None, 'auto' or an estimator with fit and sample, got {shown(value)}"
+        )
+
+
 def _check_device(_: str, value: Any) -> None:
     check_device(value)
 
@@ -201,6 +211,7 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {
     "module": _check_component,
     "hidden_layer_sizes": _check_widths,
     "ewc_lambda": _check_not_negative_or_auto,
+    "replay": _check_replay,
     "weigh_by": partial(check_choice, known=WEIGH_BY),
     "curvature": partial(check_choice, known=KINDS),
     "fisher": partial(check_choice, known=("auto", *FISHERS)),

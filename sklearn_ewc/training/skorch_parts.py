@@ -16,7 +16,7 @@ Parts of a net stand here, each with its reason. Of the methods that
 - ``run_single_epoch``, ``train_step_single``, ``validation_step``,
   ``evaluation_step``, ``get_loss``: batches carry weights, and losses leave the
   device once an epoch. Until skorch passes on a third part of a batch.
-- ``train_step``: the penalty. For good.
+- ``train_step``: the penalty and the replay. For good.
 - ``_set_training``: layers whose running statistics old tasks rely on stay in
   evaluation while a task is trained, and ``__getstate__``: not in a copy of the net
   that is made meanwhile. For good.

@@ -61,17 +61,26 @@ def _made(net: Any, prefix: str, dataset: Any, training: bool) -> Any:
 
 
 @contextmanager
-def penalised(net: Any, penalty: Penalty) -> Iterator[Callable[..., Any]]:
-    """Yield the net's `train_step` under a penalty.
+def penalised(net: Any, penalty: Penalty, teaching: Any = None) -> Iterator[Callable[..., Any]]:
+    """Yield the net's `train_step` under a penalty, and with a replay if there is one.
 
-    That of a subclass need not know it: then the penalty follows the optimizer's
+    That of a subclass need not know them: then they follow the optimizer's
     steps, whoever takes them.
     """
+
+    def begun(batch: Any, **fit_params: Any) -> Any:
+        teaching.begin_step(len(batch[1]))
+        return step(batch, **fit_params)
+
     if type(net).train_step is train_step or _needs_closure(net.optimizer_):
-        yield partial(net.train_step, penalty=penalty)
+        replayed = {} if teaching is None else {"teaching": teaching}
+        step = partial(net.train_step, penalty=penalty, **replayed)
+        yield step if teaching is None else begun
         return
 
     def before(optimizer: Optimizer, *_: Any) -> None:
+        if teaching is not None:
+            teaching.add_gradient()
         penalty.ewc_lambda = net.lambda_in_force_
         if penalty.ewc_lambda > 0:
             if not _is_pulled(net, penalty):
@@ -88,8 +97,9 @@ def penalised(net: Any, penalty: Penalty) -> Iterator[Callable[..., Any]]:
         net.optimizer_.register_step_pre_hook(before),
         net.optimizer_.register_step_post_hook(after),
     ]
+    step = net.train_step
     try:
-        yield net.train_step
+        yield step if teaching is None else begun
     finally:
         for handle in handles:
             handle.remove()
@@ -101,14 +111,19 @@ def _is_pulled(net: Any, penalty: Penalty) -> bool:
 
 
 def train_step(
-    net: Any, batch: Any, penalty: Penalty | None = None, **fit_params: Any
+    net: Any,
+    batch: Any,
+    penalty: Penalty | None = None,
+    teaching: Any = None,
+    **fit_params: Any,
 ) -> dict[str, Any]:
-    """Take one step of the optimizer down the sum of criterion and penalty.
+    """Take one step of the optimizer down the sum of criterion, penalty and replayed loss.
 
     A proximal step on the penalty follows the optimizer's on the criterion.
     Where that is not possible or not wanted, the penalty's gradient joins that
-    of the criterion: after ``train_step_single``, which skorch's users override,
-    and before ``on_grad_computed``, where gradients are clipped.
+    of the criterion, as that of the replayed loss always does: after
+    ``train_step_single``, which skorch's users override, and before
+    ``on_grad_computed``, where gradients are clipped.
     """
     accumulator = net.get_train_step_accumulator()
     gradients_are_heard = is_heard(net, "on_grad_computed")
@@ -127,6 +142,8 @@ def train_step(
         step = net.train_step_single(batch, **fit_params)
         accumulator.store_step(step)
         objective = step["loss"]
+        if teaching is not None:
+            objective = objective.detach() + teaching.add_gradient()
         if added is not None:
             added.add_gradient()
             if needs_closure:
@@ -194,22 +211,44 @@ def train_step_single(
     """
     if not is_set_to_train(net):  # a callback has predicted in between
         net._set_training(True)
-    processes = net.processes_
     X, y = unpack_data(batch)
-    n_samples = len(y)
+    weights = None if sample_weight is None else net.processes_.share(sample_weight)
+
+    def loss_of(y_pred: Tensor, y: Any, X: Any) -> Tensor:
+        return _loss(net, y_pred, y, X, training=True, sample_weight=weights)
+
+    loss, y_pred = accumulate(net, X, y, loss_of, seed, **fit_params)
+    return {"loss": loss, "y_pred": y_pred}
+
+
+def accumulate(
+    net: Any,
+    X: Any,
+    y: Any,
+    loss_of: Callable[[Tensor, Any, Any], Tensor],
+    seed: int | None = None,
+    **fit_params: Any,
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of a loss on a batch to those there are, each process on its share.
+
+    Returns
+    -------
+    loss, y_pred : Tensor
+        That of the whole batch, and the output on the share.
+    """
+    processes, n_samples = net.processes_, len(y)
     if processes.accelerator is not None:
         X, y = processes.share(inputs(net, X)), processes.share(_shaped(net, y))
-        sample_weight = None if sample_weight is None else processes.share(sample_weight)
     seeding = nullcontext() if seed is None else seeded(processes.seed(seed), net.device)
     with seeding, processes.precision():
         y_pred = net.infer(X, **fit_params)
         if len(y) == 0:
             loss = y_pred.sum()  # zero, with a gradient that the other processes wait for
         else:
-            loss = _loss(net, y_pred, y, X, training=True, sample_weight=sample_weight)
+            loss = loss_of(y_pred, y, X)
             if len(y) < n_samples and not is_sum(net.criterion_):
                 loss = loss * (len(y) / n_samples)
-    return {"loss": processes.backward(loss), "y_pred": y_pred}
+    return processes.backward(loss), y_pred
 
 
 def validation_step(

@@ -27,6 +27,7 @@ SETTINGS = {
     "sampled": {"batch_size": BATCH_SIZE, "fisher": "sampled"},
     "kronecker": {"batch_size": BATCH_SIZE, "curvature": "kronecker"},
     "LBFGS": {"batch_size": -1, "optimizer": torch.optim.LBFGS, "optimizer__max_iter": 3},
+    "replay": {"batch_size": BATCH_SIZE, "replay": "auto"},
     "sum": {"batch_size": -1, "criterion": torch.nn.MSELoss, "criterion__reduction": "sum"},
 }
 

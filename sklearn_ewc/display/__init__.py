@@ -8,6 +8,13 @@ that end in an underscore. Only drawing needs matplotlib.
 from .fisher import FisherDisplay
 from .lambda_curve import LambdaDisplay
 from .loss_curve import LossCurveDisplay
+from .memory import MemoryDisplay
 from .task_scores import TaskScoresDisplay
 
-__all__ = ["FisherDisplay", "LambdaDisplay", "LossCurveDisplay", "TaskScoresDisplay"]
+__all__ = [
+    "FisherDisplay",
+    "LambdaDisplay",
+    "LossCurveDisplay",
+    "MemoryDisplay",
+    "TaskScoresDisplay",
+]

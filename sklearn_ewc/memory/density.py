@@ -134,6 +134,11 @@ class Density:
         tensors = [*of_source, *(block.values for block in self.levels)]
         return tensors[0].device if tensors else torch.device("cpu")
 
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes it takes."""
+        return self.source.n_bytes + sum(block.values.nbytes for block in self.levels)
+
     def to(self, device: str | torch.device) -> Density:
         """Return the same on another device."""
         levels = tuple(block.to(device) for block in self.levels)

@@ -321,6 +321,24 @@ class Memory:
         working.check_names(params)
         return Penalty(working, params, ewc_lambda)
 
+    @property
+    def n_bytes(self) -> dict[str, tuple[int, ...]]:
+        """How many bytes each part takes.
+
+        Under "sums" what training needs of all tasks together, which does not grow; under
+        "tasks" each single task that is stored; under "inputs" each density that is
+        replayed, of which an estimator of one's own counts as its pickle.
+        """
+        quadratic = self.quadratic
+        sums = (quadratic.centre, quadratic.remainder, quadratic.curvature.state_dict())
+        return {
+            "sums": (sum(map(_n_bytes, sums)),),
+            "tasks": tuple(
+                _n_bytes(task.anchor) + _n_bytes(task.curvature.state_dict()) for task in self.tasks
+            ),
+            "inputs": tuple(one.density.n_bytes for one in self.inputs),
+        }
+
     def weights_of_inputs(self, n_samples: int) -> list[float]:
         """Return how much those of each task count beside a new one of so many samples."""
         unit = 1 if self.weigh_by == "task" else n_samples
@@ -335,3 +353,7 @@ class Memory:
     @cached_property
     def _working(self) -> Quadratic:
         return self.quadratic.for_training()
+
+
+def _n_bytes(tensors: Mapping[str, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +59,11 @@ class Mixture:
         """How many columns it draws."""
         return self.means.shape[1]
 
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes it takes."""
+        return self.weights.nbytes + self.means.nbytes + self.cholesky.nbytes
+
     def draw(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Return rows in float64, shape (n_rows, d)."""
         weights = self.weights.cpu()
@@ -97,6 +103,11 @@ class Sampler:
         check_count("n_columns", self.n_columns)
         if not hasattr(self.estimator, "sample"):
             raise TypeError(f"estimator must have sample, got {shown(self.estimator)}")
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes its pickle takes."""
+        return len(pickle.dumps(self.estimator))
 
     def draw(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Return rows in float64, shape (n_rows, n_columns), on the CPU.

@@ -27,6 +27,7 @@ from sklearn_ewc.display import (
     FisherDisplay,
     LambdaDisplay,
     LossCurveDisplay,
+    MemoryDisplay,
     TaskScoresDisplay,
 )
 from sklearn_ewc.evaluate import TaskScores, task_scores
@@ -374,6 +375,34 @@ def test_a_search_over_something_else_is_refused():
         LambdaDisplay.from_search(GridSearchCV(quick(), {"ewc_lambda": [1.0]}))
 
 
+# what is stored
+
+
+@pytest.mark.parametrize("curvature", ["diagonal", "kronecker"])
+def test_bars_are_as_long_as_what_is_stored(tasks, curvature):
+    net = learn(quick(curvature=curvature, replay="auto"), tasks[:3])
+    display = MemoryDisplay.from_estimator(net)
+    n_bytes = net.memory_.n_bytes
+    assert display.n_bytes == n_bytes
+    assert [bar.get_width() for bar in display.bars_] == [sum(n) for n in n_bytes.values()]
+    assert [len(sizes) for sizes in n_bytes.values()] == [1, 3, 3]
+    sums, single, inputs = (text.get_text() for text in display.texts_)
+    assert sums.endswith("however many tasks")
+    assert ", 3 × " in single
+    assert ", 3 × " in inputs
+
+
+def test_what_is_not_stored_has_no_bar(tasks):
+    display = MemoryDisplay.from_estimator(learn(quick(store_tasks=False), tasks[:2]))
+    assert [text.get_text() for text in display.texts_][1:] == ["none stored"] * 2
+
+
+def test_sizes_are_told_in_units_that_one_reads():
+    display = MemoryDisplay(n_bytes={"sums": [1_234_567], "tasks": [999], "inputs": [2_000] * 3})
+    texts = [text.get_text() for text in display.plot().texts_]
+    assert texts == ["1.23 MB, however many tasks", "999 B, 1 × 999 B", "6 kB, 3 × 2 kB"]
+
+
 # what they share
 
 
@@ -383,9 +412,10 @@ def test_a_search_over_something_else_is_refused():
         lambda net, ax: TaskScoresDisplay.from_scores(scores_of(3), ax=ax),
         lambda net, ax: LossCurveDisplay.from_estimator(net, ax=ax),
         lambda net, ax: FisherDisplay.from_estimator(net, ax=ax),
+        lambda net, ax: MemoryDisplay.from_estimator(net, ax=ax),
         lambda net, ax: LambdaDisplay([1.0, 2.0], {"a": [0.1, 0.2]}).plot(ax=ax),
     ],
-    ids=["scores", "losses", "Fisher", "lambda"],
+    ids=["scores", "losses", "Fisher", "memory", "lambda"],
 )
 def test_a_display_draws_in_the_axes_it_is_given(tasks, draw):
     net = learn(quick(), tasks[:2])
@@ -396,7 +426,7 @@ def test_a_display_draws_in_the_axes_it_is_given(tasks, draw):
     assert plt.get_fignums() == [figure.number]
 
 
-@pytest.mark.parametrize("cls", [LossCurveDisplay, FisherDisplay])
+@pytest.mark.parametrize("cls", [LossCurveDisplay, FisherDisplay, MemoryDisplay])
 def test_what_holds_no_net_or_no_task_is_refused(cls):
     with pytest.raises(NotFittedError):
         cls.from_estimator(quick())

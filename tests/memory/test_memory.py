@@ -267,3 +267,13 @@ def test_a_task_of_another_network_is_refused():
         memory.consolidate(Task({"w": torch.ones(3)}, {"w": torch.ones(3)}))
     with pytest.raises(ValueError, match=r"lacks parameters.*w"):
         memory.penalty({"v": torch.ones(2)})
+
+
+def test_the_bytes_of_a_memory_are_those_of_its_tensors():
+    task = Task({"w": torch.zeros(3)}, {"w": torch.ones(3)})
+    memory = Memory().consolidate(task).consolidate(task)
+    assert memory.n_bytes == {
+        "sums": (3 * (4 + 8 + 8),),
+        "tasks": (24, 24),
+        "inputs": (),
+    }

@@ -47,24 +47,27 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         ``out_features``, ``hidden_layer_sizes``, unless ``module__…`` sets them;
         an instance is copied. It must return one tensor, shaped like y:
         (n_samples, n_outputs).
-    hidden_layer_sizes : int or sequence of int, default=(100,)
-        Widths of the hidden layers of :class:`~sklearn_ewc.MLP`.
-    ewc_lambda : float or "auto", default=3.0
+    hidden_layer_sizes : int or sequence of int, default=(100, 100)
+        Widths of the hidden layers of :class:`~sklearn_ewc.MLP`. Two, since one of 100
+        units does not learn a curve such as that of ``examples/four_tasks.py`` in the
+        steps that a task is trained for by default.
+    ewc_lambda : float or "auto", default="auto"
         λ, how much the old tasks count. At 1 an old task's loss counts, to second
         order, as much as the new one's; more holds on to the old tasks, less
         gives way to the new; 0 is plain training. It has no effect on the first
         task, so none on ``fit(X, y)`` without `task`. Can be changed between
-        tasks. The default did best, the same for all, over the scenarios of
-        ``examples/benchmarks/defaults.py``. "auto" chooses λ for each task from the
+        tasks. "auto" chooses λ for each task from the
         second on, before it is trained, from the new task and the memory alone, which
         :func:`~sklearn_ewc.estimate_lambda` does at a greater cost: a copy of the net
         trains on three quarters of the task down a path of λ from 300 to 0.3, and the
         largest is taken whose error on the rest plus the memory's penalty, which is
         what the old tasks lose by its estimate, is at most a tenth above the least. A
-        task then takes up to twice as long. The copy learns in silence, and of the
-        callbacks those run that shape training, as in `estimate_lambda`. A task of
-        fewer than 8 samples, of which none are held out, gets λ = 3. What was chosen
-        is in `ewc_lambda_`.
+        task then takes up to twice as long, and more is remembered than with any λ that
+        is the same for all (``examples/benchmarks/README.md``). The copy learns in
+        silence, and of the callbacks those run that shape training, as in
+        `estimate_lambda`. Where the inputs of all old tasks are replayed, λ is 0: they
+        count already. A task of fewer than 8 samples, of which none are held out, gets
+        λ = 3. What was chosen is in `ewc_lambda_`.
     replay : None, "auto" or estimator with fit and sample, default=None
         Generative replay [3]_: with every batch of a new task as many inputs like those
         of the old tasks are learned too, with the net as it was when the task began

@@ -7,8 +7,9 @@ from sklearn_ewc import EWCRegressor
 
 
 def quick(**kwargs):
-    options = {"hidden_layer_sizes": (8,), "max_epochs": 5, "random_state": 0, **kwargs}
-    return EWCRegressor(**options)
+    """A small net of few epochs, under a λ that is not chosen first."""
+    small = {"hidden_layer_sizes": (8,), "max_epochs": 5, "ewc_lambda": 3.0, "random_state": 0}
+    return EWCRegressor(**{**small, **kwargs})
 
 
 def unscaled(**kwargs):

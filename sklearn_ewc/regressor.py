@@ -47,10 +47,10 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         ``out_features``, ``hidden_layer_sizes``, unless ``module__…`` sets them;
         an instance is copied. It must return one tensor, shaped like y:
         (n_samples, n_outputs).
-    hidden_layer_sizes : int or sequence of int, default=(100, 100)
-        Widths of the hidden layers of :class:`~sklearn_ewc.MLP`. Two, since one of 100
-        units does not learn a curve such as that of ``examples/four_tasks.py`` in the
-        steps that a task is trained for by default.
+    hidden_layer_sizes : int or sequence of int, default=(100,)
+        Widths of the hidden layers of :class:`~sklearn_ewc.MLP`. One layer suits small
+        and noisy tables; a curve such as that of ``examples/four_tasks.py`` wants two,
+        (100, 100).
     ewc_lambda : float or "auto", default="auto"
         λ, how much the old tasks count. At 1 an old task's loss counts, to second
         order, as much as the new one's; more holds on to the old tasks, less
@@ -118,7 +118,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         δ, a floor under the Fisher as a fraction of its mean. It protects units
         that were silent on an old task (whose Fisher is exactly 0) from being
         woken by a new one. 0 is textbook EWC. "auto" is 0.01 for the diagonal and
-        0.1 for "kronecker", which tells more directions that no sample was seen in.
+        0.3 for "kronecker", which tells more directions that no sample was seen in.
     store_tasks : bool, default=True
         Keep the parameters and the Fisher of every task in ``memory_.tasks``
         (8 bytes per parameter and task in float32) and its rows in `history`, or

@@ -1,10 +1,10 @@
 """Compare what is remembered: methods × scenarios × activations, with nothing tuned.
 
-Methods: no penalty; EWC with a diagonal, offline and online, at the λ that it
-finds itself and at three fixed ones; EWC with a Kronecker curvature; replay; a buffer, 50 rows of every old
-task that are learned again with each new one, which needs to keep them; and all tasks
-at once, which needs all old data. Everything else is at its default. Two rows more
-have another λ, and the best of the three in hindsight, alike for all seeds, is told too.
+Methods: no penalty; EWC with a diagonal, offline and online, at the λ that it finds
+itself and at three fixed ones; EWC with a Kronecker curvature; replay; a buffer, 50
+rows of every old task that are learned again with each new one, which needs to keep
+them; and all tasks at once, which needs all old data. Everything else is at its
+default. The best of the three fixed λ in hindsight, alike for all seeds, is told too.
 
 A score is the R² on held-out samples after the last task, the mean over tasks. "Gap" is
 where the mean over seeds stands between no penalty (0) and all tasks at once (1), for

@@ -25,7 +25,7 @@ class MLP(nn.Sequential):
         Number of input columns.
     n_outputs : int, default=1
         Number of output columns.
-    hidden_layer_sizes : int or sequence of int, default=(100, 100)
+    hidden_layer_sizes : int or sequence of int, default=(100,)
         Width of each hidden layer, as in
         :class:`sklearn.neural_network.MLPRegressor`; empty for a linear model.
     activation : class of torch.nn.Module, default=torch.nn.ReLU
@@ -48,7 +48,7 @@ class MLP(nn.Sequential):
         self,
         n_features: int,
         n_outputs: int = 1,
-        hidden_layer_sizes: int | Sequence[int] = (100, 100),
+        hidden_layer_sizes: int | Sequence[int] = (100,),
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         check_widths("hidden_layer_sizes", hidden_layer_sizes)

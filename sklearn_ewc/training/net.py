@@ -102,7 +102,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         self,
         module: Any = MLP,
         *,
-        hidden_layer_sizes: int | Sequence[int] = (100, 100),
+        hidden_layer_sizes: int | Sequence[int] = (100,),
         ewc_lambda: float | Literal["auto"] = "auto",
         replay: Any = None,
         weigh_by: WeighBy = "task",

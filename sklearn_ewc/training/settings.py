@@ -27,7 +27,7 @@ from .epochs import AUTO
 
 # what "auto" stands for, by kind of curvature
 MODE_OF = {"diagonal": "offline", "kronecker": "online"}
-DAMPING_OF = {"diagonal": 0.01, "kronecker": 0.1}
+DAMPING_OF = {"diagonal": 0.01, "kronecker": 0.3}
 
 _SPLIT = "train_split=skorch.dataset.ValidSplit(10)"
 _SGD = "optimizer=torch.optim.SGD"
@@ -177,7 +177,7 @@ def _check_normalize_y(name: str, value: Any) -> None:
 
 def _check_not_negative_or_auto(name: str, value: Any) -> None:
     if isinstance(value, str) and value != AUTO:
-        raise ValueError(f"{name} must be 'auto' or a finite number >= 0, got {shown(value)}")
+        raise ValueError(f"{name} must be a finite number >= 0, or 'auto', got {shown(value)}")
     if not isinstance(value, str):
         check_not_negative(name, value)
 

@@ -126,9 +126,9 @@ def test_a_memory_keeps_its_kind(tasks, before, after):
 
 
 def test_the_floor_is_larger_by_default(tasks):
-    assert kronecker().partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.1
+    assert kronecker().partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.3
     assert quick().partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.01
-    assert kronecker(damping=0.3).partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.3
+    assert kronecker(damping=0.7).partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.7
 
 
 def test_a_pickle_in_mid_sequence_goes_on_to_the_bit(tasks):

@@ -70,7 +70,13 @@ class Table(nn.Module):
 
 def learned(sparse, **settings):
     net = EWCRegressor(
-        Table, module__sparse=sparse, random_state=0, max_epochs=3, lr=0.05, **settings
+        Table,
+        module__sparse=sparse,
+        random_state=0,
+        max_epochs=3,
+        lr=0.05,
+        ewc_lambda=3.0,
+        **settings,
     )
     y = np.sin(ITEM)
     return net.partial_fit({"item": ITEM}, y).partial_fit({"item": ITEM[:50]}, -y[:50])

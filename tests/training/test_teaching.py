@@ -84,6 +84,7 @@ def slowly(net, X, y, make_optimizer, n_steps=3):
 )
 def test_a_step_goes_down_the_sum_of_three_parts(tasks, kind, settings):
     options = {"hidden_layer_sizes": (8,), "random_state": 0, "normalize_y": False}
+    options["ewc_lambda"] = 3.0
     net = kind(**{**options, **SGD, **settings}).partial_fit(*tasks[0])
     expected = slowly(net, *tasks[1], lambda params: torch.optim.SGD(params, net.lr))
     net.partial_fit(*tasks[1])

@@ -49,11 +49,13 @@ def test_permuted_mnist_forgets_what_is_not_learned_at_once(tmp_path, monkeypatc
     path = tmp_path / "mnist.npz"
     np.savez(path, **{f"{name}_{p}": arrays[name][parts[p]] for name in arrays for p in parts})
     script = EXAMPLES / "benchmarks" / "permuted_mnist.py"
-    options = "--rows 200 --tasks 3 --epochs 8 --seeds 1 --methods none diagonal online joint"
+    options = "--rows 200 --tasks 3 --epochs 8 --seeds 1 --methods none diagonal online kronecker"
+    options += " joint"
     monkeypatch.setattr(sys, "argv", [str(script), "--data", str(path), *options.split()])
     runpy.run_path(str(script), run_name="__main__")
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if "mean" in line]
     accuracy = {words[0]: float(words[words.index("accuracy") + 1]) for words in lines}
-    assert list(accuracy) == ["none", "diagonal", "online", "joint"]
+    assert list(accuracy) == ["none", "diagonal", "online", "kronecker", "joint"]
     assert 40 < accuracy["none"] < accuracy["joint"] - 5 < 100
     assert accuracy["diagonal"] != accuracy["none"] != accuracy["online"]
+    assert accuracy["kronecker"] > accuracy["none"]

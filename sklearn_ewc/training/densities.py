@@ -74,6 +74,24 @@ def fitted_density(
     whole : sequence of int, default=()
         Columns that hold whole numbers, however many; others are discrete if they take
         few values.
+
+    Returns
+    -------
+    Density
+        For :meth:`Memory.consolidate <sklearn_ewc.Memory.consolidate>`, in one's own loop.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from sklearn_ewc.training.densities import fitted_density
+    >>> rng = np.random.RandomState(0)
+    >>> table = np.column_stack([rng.randn(300), rng.randint(0, 2, 300)])
+    >>> drawn = fitted_density(table).draw(1000, torch.Generator().manual_seed(0))
+    >>> drawn.mean(0).round(decimals=1)
+    tensor([0.0000, 0.5000], dtype=torch.float64)
+    >>> drawn[:, 1].unique()  # whole, as they were
+    tensor([0., 1.], dtype=torch.float64)
     """
     n_columns = table.shape[1]
     values = [np.unique(column) for column in table.T]

@@ -148,8 +148,9 @@ class Memory:
             taken up; those that it lacks (frozen since) stay as they are.
         inputs : Density, default=None
             Of the task's inputs, as from
-            :func:`~sklearn_ewc.training.densities.fitted_density`, to be drawn from while later tasks are trained, as
-            often as `task.weight` says; of a task of weight 0 nothing is kept.
+            :func:`~sklearn_ewc.training.densities.fitted_density`, to be drawn from
+            while later tasks are trained, as often as `task.weight` says; of a task of
+            weight 0 nothing is kept.
 
         Returns
         -------

@@ -38,7 +38,7 @@ def learned(kind, ewc_lambda, replays):
         one = Task(dict(module.named_parameters()), curvature, damping=0.1)
         memory = memory.consolidate(one, inputs)
     X, y = task(-2.0)
-    return float(criterion(module(X), y))
+    return criterion(module(X), y).item()
 
 
 @pytest.mark.parametrize(

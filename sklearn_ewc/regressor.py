@@ -66,8 +66,8 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         is the same for all (``examples/benchmarks/README.md``). The copy learns in
         silence, and of the callbacks those run that shape training, as in
         `estimate_lambda`. Where the inputs of all old tasks are replayed, λ is 0: they
-        count already. A task of fewer than 8 samples, of which none are held out, gets
-        λ = 3. What was chosen is in `ewc_lambda_`.
+        count already. A task of fewer than 8 samples, of which none are held out, or of
+        fewer than 6 epochs gets λ = 3. What was chosen is in `ewc_lambda_`.
     replay : None, "auto" or estimator with fit and sample, default=None
         Generative replay [3]_: with every batch of a new task as many inputs like those
         of the old tasks are learned too, with the net as it was when the task began

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.checks import TaskData
 from ..progress import Progress
-from .epochs import AUTO
+from .epochs import AUTO, n_epochs
 from .lambda_trials import path
 from .seeding import task_seed
 
@@ -20,7 +20,7 @@ FEWEST_SAMPLES = 8  # two of them held out; of fewer one had better train on all
 UNKNOWN = 3.0  # the best of those that are the same for all, see examples/benchmarks
 
 
-def lambda_for(net: Any, data: TaskData) -> float:
+def lambda_for(net: Any, data: TaskData, dataset: Any) -> float:
     """Return the λ to train a task under: as it is set, or chosen for the task.
 
     A copy of the net trains on a part of the task, down a path of λ from large to
@@ -28,8 +28,20 @@ def lambda_for(net: Any, data: TaskData) -> float:
     old tasks lose by the memory's estimate. The largest λ is taken whose sum is at
     most a tenth above the least. Where there is nothing to weigh, before the second
     task and with all weights zero, λ is 0; and so it is where the inputs of all old
-    tasks are replayed, since they count already. Where there is nothing to judge by, a
-    small task, it is 3.
+    tasks are replayed, since they count already. Where there is too little to judge by,
+    it is 3: in a small task, or one of so few epochs that they do not suffice for every λ.
+
+    Parameters
+    ----------
+    net : EWCNet
+    data : TaskData
+        The task.
+    dataset : Dataset
+        What of it is to be trained on.
+
+    Returns
+    -------
+    float
 
     Raises
     ------
@@ -45,7 +57,8 @@ def lambda_for(net: Any, data: TaskData) -> float:
         return 0.0
     if data.sample_weight is not None:
         data = data.rows(np.flatnonzero(data.sample_weight))
-    if data.n_samples < FEWEST_SAMPLES:
+    n_for_all = SHARE * n_epochs(net, net.get_iterator(dataset, training=True))
+    if data.n_samples < FEWEST_SAMPLES or n_for_all < len(LAMBDAS) / 2:
         return UNKNOWN
     train, valid = _split(net, data)
     task = net.n_tasks_ + 1

@@ -33,7 +33,6 @@ from ..data.batches import WeightedDataset
 from ..data.checks import TaskData
 from ..tensors import leaves
 from .arrival import split_task
-from .epochs import n_epochs
 from .estimate import check_ended
 from .history import TaskHistory
 from .interrupts import stoppable
@@ -100,8 +99,7 @@ def path(
     lambdas : iterable of float
         From large to small: the net then starts where the large ones hold it.
     share : float
-        The part of a task's epochs that all of them have together, each as many; of
-        less than one epoch each, the first rows.
+        The part of a task's epochs that all of them have together, each as many.
 
     Yields
     ------
@@ -110,10 +108,6 @@ def path(
     """
     lambdas = tuple(lambdas)
     trial = _trial(net)
-    batches = trial.get_iterator(_dataset(trial, train), training=True)
-    epochs_each = share * n_epochs(trial, batches) / len(lambdas)
-    if epochs_each < 1:
-        train = train.rows(np.arange(math.ceil(epochs_each * train.n_samples)))
     for ewc_lambda in lambdas:
         error, penalty = _cost(trial, ewc_lambda, train, valid, share / len(lambdas))
         if not math.isfinite(error + penalty):

@@ -308,7 +308,7 @@ class EWCNet(NeuralNet, DeclaresClasses):
         """Train one task under the penalty of the earlier ones, for a share of its epochs."""
         check_weighing(self)
         rehearsal = rehearse(self, train, valid)
-        self.ewc_lambda_ = lambda_for(self, data)
+        self.ewc_lambda_ = lambda_for(self, data, train)
         teaching = teaching_of(self, train, rehearsal)
         self.initialize_optimizer()
         check_sparse_layers(self)

@@ -243,3 +243,9 @@ def test_a_clone_chooses_anew(tasks):
 def test_another_word_is_refused(tasks):
     with pytest.raises(ValueError, match="ewc_lambda must be a finite number >= 0, or 'auto'"):
         quick(ewc_lambda="best").partial_fit(*tasks[0])
+
+
+def test_a_task_of_few_epochs_gets_the_lambda_that_is_best_for_all(tasks):
+    net = learn(auto(max_epochs=2), tasks[:2])
+    assert net.ewc_lambda_ == lambda_choice.UNKNOWN
+    assert learn(auto(max_epochs=3), tasks[:2]).ewc_lambda_ in lambda_choice.LAMBDAS

@@ -118,7 +118,7 @@ class EWCRegressor(EWCNet, NeuralNetRegressor):
         δ, a floor under the Fisher as a fraction of its mean. It protects units
         that were silent on an old task (whose Fisher is exactly 0) from being
         woken by a new one. 0 is textbook EWC. "auto" is 0.01 for the diagonal and
-        0.3 for "kronecker", which tells more directions that no sample was seen in.
+        0.1 for "kronecker", which tells more directions that no sample was seen in.
     store_tasks : bool, default=True
         Keep the parameters and the Fisher of every task in ``memory_.tasks``
         (8 bytes per parameter and task in float32) and its rows in `history`, or

@@ -35,10 +35,10 @@ SHAPES = {"A": (1, 1, (100,) * 4), "B": (784, 10, (400, 400)), "C": (10, 1, (100
 BATCH = 128
 PLAIN = {"ewc_lambda": 0.0}
 KINDS = {
-    "diagonal": {},
-    "Kronecker (at most 2.0)": {"curvature": "kronecker"},
+    "diagonal": {"ewc_lambda": 3.0},
+    "Kronecker (at most 2.0)": {"curvature": "kronecker", "ewc_lambda": 3.0},
     "replay (at most 2.1)": {"replay": "auto", **PLAIN},
-    "replay, diagonal": {"replay": "auto"},
+    "replay, diagonal": {"replay": "auto", "ewc_lambda": 3.0},
 }
 PEAK = """
 import resource, sys, torch

@@ -27,7 +27,7 @@ from .epochs import AUTO
 
 # what "auto" stands for, by kind of curvature
 MODE_OF = {"diagonal": "offline", "kronecker": "online"}
-DAMPING_OF = {"diagonal": 0.01, "kronecker": 0.3}
+DAMPING_OF = {"diagonal": 0.01, "kronecker": 0.1}
 
 _SPLIT = "train_split=skorch.dataset.ValidSplit(10)"
 _SGD = "optimizer=torch.optim.SGD"

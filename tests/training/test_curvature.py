@@ -126,7 +126,7 @@ def test_a_memory_keeps_its_kind(tasks, before, after):
 
 
 def test_the_floor_is_larger_by_default(tasks):
-    assert kronecker().partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.3
+    assert kronecker().partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.1
     assert quick().partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.01
     assert kronecker(damping=0.7).partial_fit(*tasks[0]).memory_.tasks[0].damping == 0.7
 

@@ -5,6 +5,7 @@ tasks and over the seeds; the last column averages the scenarios. λ = 0 is plai
 training of one task after another; "joint" sees all tasks at once.
 
 Run: python examples/benchmarks/defaults.py [--seeds 3] [--lambdas …] [--dampings …]
+[--curvature kronecker]
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from joblib import Parallel, delayed
 from scenarios import CHOSEN_ON
 
 from sklearn_ewc import EWCRegressor
+from sklearn_ewc.curvature import KINDS
 
 JOINT = "joint"
 # of the table in README.md: y as it is, 200 epochs at one rate
 SETTINGS = {"normalize_y": False, "max_epochs": 200}
 
 
-def final_score(make_scenario, seed, ewc_lambda, damping):
+def final_score(make_scenario, seed, curvature, ewc_lambda, damping):
     """Return scenario, seed, setting and the mean R² over tasks at the end."""
     torch.set_num_threads(1)
     scenario = make_scenario(seed)
@@ -35,7 +37,7 @@ def final_score(make_scenario, seed, ewc_lambda, damping):
     if ewc_lambda == JOINT:
         net.fit(*(np.concatenate(parts) for parts in zip(*scenario.train, strict=True)))
     else:
-        net.set_params(ewc_lambda=ewc_lambda, damping=damping)
+        net.set_params(curvature=curvature, ewc_lambda=ewc_lambda, damping=damping)
         for X, y in scenario.train:
             net.partial_fit(X, y)
     score = np.mean([net.score(X, y) for X, y in scenario.test])
@@ -55,10 +57,11 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--lambdas", type=float, nargs="+", default=[1.0, 3.0, 10.0, 30.0, 100.0])
     parser.add_argument("--dampings", type=float, nargs="+", default=[0.0, 0.01, 0.1])
+    parser.add_argument("--curvature", default="diagonal", choices=list(KINDS))
     arguments = parser.parse_args()
     settings = [(0.0, 0.0), (JOINT, 0.0), *itertools.product(arguments.lambdas, arguments.dampings)]
     jobs = [
-        delayed(final_score)(make, seed, *setting)
+        delayed(final_score)(make, seed, arguments.curvature, *setting)
         for setting in settings
         for make in CHOSEN_ON
         for seed in range(arguments.seeds)

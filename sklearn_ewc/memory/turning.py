@@ -91,8 +91,8 @@ class _Layer:
 
     def __init__(self, basis: Basis, params: Mapping[str, Tensor], around: Tensors) -> None:
         weight = params[basis.names[0]]
-        self.columns = [weight.view(len(weight), -1)]
-        self.columns += [params[name].unsqueeze(1) for name in basis.names[1:]]
+        self.columns = [weight.detach().view(len(weight), -1)]
+        self.columns += [params[name].detach().unsqueeze(1) for name in basis.names[1:]]
         self.params = [params[name] for name in basis.names]
         self.outputs, self.inputs = basis.outputs, basis.inputs
         self.origin = basis.matrix(around) if around else basis.outputs.new_zeros(())

@@ -57,6 +57,11 @@ def moved(
     return dict(zip(tensors, parts(vector, values), strict=True))
 
 
+def trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters of a module that are trained, by name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Tell whether no number in any of the tensors is NaN or infinite."""
     return all(bool(tensor.isfinite().all()) for tensor in tensors)

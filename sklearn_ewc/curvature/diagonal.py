@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..tensors import Tensors, cached_property, flat, moved, one_vector, parts
+from ..tensors import Tensors, cached_property, flat, moved, one_vector, parts, trained
 from .base import Cotangents
 from .per_sample import Add, Rule, fastest_rule, summed_gradient
 
@@ -172,9 +172,8 @@ class DiagonalSums:
         squared_at_the_end: bool = False,
     ) -> None:
         self.module = module
-        params = dict(module.named_parameters())
-        trained = [name for name, p in params.items() if p.requires_grad]
-        self.params = {name: params[name] for name in (trained if names is None else names)}
+        params = trained(module)
+        self.params = {name: params[name] for name in (params if names is None else names)}
         self.values = {
             name: torch.zeros_like(p, requires_grad=False) for name, p in self.params.items()
         }

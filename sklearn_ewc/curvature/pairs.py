@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tensors import Tensors
+from ..tensors import Tensors, trained
 from .base import Cotangents, Curvature, Sums
 from .basis import Basis
 from .diagonal import DiagonalSums
@@ -18,10 +18,6 @@ from .recording import are_usable, recorded_output
 
 Made = Callable[[Tensors, tuple[Basis, ...]], Curvature]
 Told = Iterator[tuple[str, Any, Tensor, Tensor]]
-
-
-def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def _told(module: nn.Module, layers: dict[str, nn.Module], X: Any, cotangents: Cotangents) -> Told:
@@ -55,7 +51,7 @@ class PairSums:
     def __init__(self, module: nn.Module, made: Made) -> None:
         self.module = module
         self.made = made
-        self.params = _trained(module)
+        self.params = trained(module)
         self.layers: dict[str, nn.Module] | None = None
         self.names: dict[str, tuple[str, ...]] = {}
         self.sums: Tensors = {}
@@ -160,7 +156,7 @@ class SquareSums:
 
     def result(self, sums: Tensors, total: float) -> Curvature | Sums:
         """Return the curvature, or what adds up the parameters outside these layers."""
-        params = _trained(self.module)
+        params = trained(self.module)
         values: Tensors = {}
         for name, basis in self.bases.items():
             values.update(basis.split(sums[name] / total, params))
@@ -179,7 +175,7 @@ class RestSums:
         self.made = made
         self.values = values
         self.bases = bases
-        self.order = list(_trained(module))
+        self.order = list(trained(module))
         self.rest = DiagonalSums(module, [name for name in self.order if name not in values])
 
     def add(self, X: Any, cotangents: Cotangents, sample_weight: Tensor | None) -> None:

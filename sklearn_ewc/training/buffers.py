@@ -38,20 +38,29 @@ def moving_parts(module: nn.Module, X: Any, device: Any) -> tuple[nn.Module, ...
     own = dict(module.named_buffers())
     if not own:
         return ()
-    modes = [(part, part.training) for part in module.modules()]
-    module.train()
-    after, written = _after_a_pass(module, X, device)
-    moved = written | _changed(own, after)
-    if moved:
-        module.eval()
-        after, _ = _after_a_pass(module, X, device)
-        moved -= _changed(own, after, rtol=1e-5)  # some write what was there, but for rounding
-    for part, mode in modes:
-        part.training = mode
+    with modes_kept(module):
+        module.train()
+        after, written = _after_a_pass(module, X, device)
+        moved = written | _changed(own, after)
+        if moved:
+            module.eval()
+            after, _ = _after_a_pass(module, X, device)
+            moved -= _changed(own, after, rtol=1e-5)  # some write what was there, but for rounding
     held = {id(own[name]) for name in moved}  # a buffer may belong to several
     return tuple(
         part for part in module.modules() if any(id(b) in held for b in part.buffers(recurse=False))
     )
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Put every part of a module into the mode it had before the block."""
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 def _after_a_pass(module: nn.Module, X: Any, device: Any) -> tuple[Tensors, set[str]]:

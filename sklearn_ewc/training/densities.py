@@ -50,7 +50,7 @@ def density_of(net: Any, dataset: Any) -> Density | None:
             "curvature='kronecker', which needs no density"
         )
     most = min(MOST_ROWS, max(_MOST_NUMBERS // n_columns, _FEWEST_ROWS))
-    table = table_of(net, dataset, generator, most).numpy()
+    table = table_of(net, dataset, layout, generator, most).numpy()
     seed = draw_seed(generator) % 2**32
     # mixtures refuse to begin in their usual way where array libraries are dispatched to
     with naming("replay"), config_context(array_api_dispatch=False):

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..curvature import curvature_and_loss, random_signs
 from ..memory import Penalty, Task
 from ..tensors import are_finite
+from ..tensors import trained as trained_parameters
 from .divergence import check_objective, diverged
 from .rehearsal import Rehearsal
 from .seeding import task_generator
@@ -68,7 +69,7 @@ def finished_task(net: Any, trained: Trained, task_weight: float) -> Task:
             "curvature at its residuals; use fisher='empirical'"
         )
     return Task(
-        anchor={name: p for name, p in module.named_parameters() if p.requires_grad},
+        anchor={**trained_parameters(module)},
         curvature=curvature,
         weight=float(task_weight),
         damping=damping_of(net),

@@ -76,13 +76,14 @@ def layout_of(net: Any, dataset: Any) -> Layout:
     raise ValueError("there is no batch")
 
 
-def table_of(net: Any, dataset: Any, generator: torch.Generator, most_rows: int) -> Tensor:
+def table_of(
+    net: Any, dataset: Any, layout: Layout, generator: torch.Generator, most_rows: int
+) -> Tensor:
     """Return the inputs of a dataset as the module gets them, in float64.
 
     They are a sample of `most_rows` where there are more. Where samples have
     weights, rows are drawn in proportion to them: one of weight 0 is not among them.
     """
-    layout = layout_of(net, dataset)
     rows, weights = [], []
     for X, _, *weight in net.get_iterator(dataset, training=False):
         rows.append(layout.table(inputs(net, X)).cpu())

@@ -17,16 +17,16 @@ in proportion to their weights, as their sum times the mean over the rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from ..curvature.criterion import is_sum
 from ..tensors import as_arguments, mapped, uncompiled
+from .buffers import modes_kept
 from .inputs import Layout, layout_of
 from .rehearsal import Rehearsal
 from .seeding import draw_seed, task_generator
@@ -164,7 +164,8 @@ class Teaching:
         ]
         order = torch.randperm(n_rows, generator=self._draws).to(self.net.device)
         X = self.layout.inputs(torch.cat(drawn)[order])
-        with _in_evaluation(self.net.bare_module_):
+        with modes_kept(self.net.bare_module_):
+            self.net.bare_module_.eval()
             targets = [self._taught(one) for one in _in_parts(X, n_rows)]
         return X, torch.cat(targets)
 
@@ -181,14 +182,3 @@ def _in_parts(X: Any, n_rows: int) -> Iterator[Any]:
 
 def _copied_rows(rows: slice, part: Tensor) -> Tensor:
     return part[rows].clone()
-
-
-@contextmanager
-def _in_evaluation(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -11,7 +11,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn_ewc.data.batches import WeightedDataset
 from sklearn_ewc.memory.sources import Mixture, Sampler
 from sklearn_ewc.training.densities import density_of, fitted_density
-from sklearn_ewc.training.inputs import Layout, table_of
+from sklearn_ewc.training.inputs import Layout, layout_of, table_of
 
 from ..helpers import quick
 
@@ -161,7 +161,9 @@ def test_samples_of_weight_zero_do_not_count_and_others_by_their_weight():
     net = net_of(X, y)
     weight = np.where(X[:, 0] > 0, 0.0, np.where(X[:, 0] > -0.5, 3.0, 1.0))
     dataset = WeightedDataset(net.get_dataset(X, y), weight)
-    table = table_of(net, dataset, torch.Generator().manual_seed(0), 999).numpy()
+    table = table_of(
+        net, dataset, layout_of(net, dataset), torch.Generator().manual_seed(0), 999
+    ).numpy()
     assert set(table[:, 0]) <= set(X[weight > 0, 0].astype(float))
     share = 3 * (weight == 3).sum() / weight.sum()
     assert (table > -0.5).mean() == pytest.approx(share, abs=0.02)
@@ -171,14 +173,16 @@ def test_equal_weights_take_each_row_once():
     X = np.random.RandomState(0).randn(50, 2)
     net = net_of(X, X[:, 0])
     dataset = WeightedDataset(net.get_dataset(X, X[:, 0]), np.full(50, 0.1))
-    table = table_of(net, dataset, torch.Generator().manual_seed(0), 999)
+    table = table_of(net, dataset, layout_of(net, dataset), torch.Generator().manual_seed(0), 999)
     assert torch.equal(table, torch.as_tensor(X))
 
 
 def test_many_rows_are_sampled():
     X = np.arange(600.0).reshape(-1, 1)
     net = net_of(X[:40], X[:40, 0], batch_size=64)
-    table = table_of(net, net.get_dataset(X, X[:, 0]), torch.Generator().manual_seed(0), 500)
+    dataset = net.get_dataset(X, X[:, 0])
+    layout = layout_of(net, dataset)
+    table = table_of(net, dataset, layout, torch.Generator().manual_seed(0), 500)
     assert len(table.unique()) == 500
 
 
